@@ -1,0 +1,1 @@
+"""What happens when: events, commands, routes and features; no sockets, HTTP or drivers."""

@@ -1,0 +1,1 @@
+"""Pure decisions: time, prices and facts are arguments; nothing here awaits."""

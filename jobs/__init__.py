@@ -1,0 +1,1 @@
+"""Later, with retries: persistence and schedules in arq."""

@@ -1,0 +1,1 @@
+"""Clients listen: Socket.IO, REST and their protocols."""

@@ -1,0 +1,1 @@
+"""The only SQL, Redis commands, ClickHouse and JSON-RPC."""

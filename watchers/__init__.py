@@ -1,0 +1,1 @@
+"""The chain speaks: heads, blocks, reorgs, decoded events, ingest."""
