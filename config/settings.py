@@ -1,32 +1,86 @@
-"""The only reader of the environment. Frozen; an unknown name or a missing secret stops the start in one clear sentence."""
+"""The only reader of the environment; an unknown name or a missing secret stops the start in one clear sentence."""
 
 from __future__ import annotations
 
+import difflib
+import ipaddress
 import json
 import os
 import secrets
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 PREFIX = "EXPENDI_"
 ENGINES_FILE = "engines.json"
-SECRET_FILE = "secret"
+SECRET_FILE = "secret"  # noqa: S105 - a file name, not a secret
+SECRET_LENGTH = 32
+"""Least length of the secret (characters): 256 bits when it was drawn as base64 or hex."""
+
+EMBEDDED = ("database_url", "redis_url", "clickhouse_url", "chains_file")
+"""Settings that an embedded engine answers in development."""
+REQUIRED_IN_PRODUCTION = (*EMBEDDED, "secret_key", "domain")
 
 
 class SettingsError(Exception):
     """A setting is unknown, missing or malformed; the message says which variable to change and how."""
 
 
-class Settings(BaseSettings):
+def _listed(value: object) -> object:
+    """Read a list as people write it: a JSON list, or values between commas."""
+    if not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith("["):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    try:
+        return tuple(json.loads(value))
+    except ValueError as error:
+        raise ValueError("is not a JSON list") from error
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in schemes or not (parts.netloc or parts.path):
+            raise ValueError(f"should be a url that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        _ = parts.port  # a port that is no number raises here, where it can be named
+        return value
+
+    return check
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path or parts.query or parts.fragment:
+        raise ValueError(f"names {value!r}, which should be an origin like https://app.expendi.example without a path")
+    return value
+
+
+def _network(value: str) -> str:
+    ipaddress.ip_network(value)
+    return value
+
+
+def _long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < SECRET_LENGTH:
+        raise ValueError(f"should have at least {SECRET_LENGTH} characters")
+    return value
+
+
+RedisUrl = Annotated[str, AfterValidator(_url("redis", "rediss", "redis+cluster", "rediss+cluster", "unix"))]
+HttpUrl = Annotated[str, AfterValidator(_url("http", "https"))]
+Listed = BeforeValidator(_listed)
+
+
+class Settings(BaseModel):
     """Every setting of every process; each field names its unit, its default and why."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True, str_strip_whitespace=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, str_strip_whitespace=True)
 
     env: Literal["development", "production"] = "development"
     """`development` serves urls left unset from embedded engines; `production` requires every url and secret."""
@@ -35,29 +89,29 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged."""
 
-    database_url: str = ""
+    database_url: Annotated[str, AfterValidator(_url("postgresql", "postgres"))] = Field(default="", repr=False)
     """PostgreSQL 15 or newer, `postgresql://user:password@host:port/database`."""
-    redis_url: str = ""
-    """Redis 7 or Valkey: pub/sub, rate limits, caches."""
-    queue_url: str = ""
+    redis_url: RedisUrl = Field(default="", repr=False)
+    """Redis 7 or Valkey, `redis://host:port/0`: pub/sub, rate limits, caches."""
+    queue_url: RedisUrl = Field(default="", repr=False)
     """Redis of the job queues; must not be a cluster. Default: the Redis url."""
-    clickhouse_url: str = ""
+    clickhouse_url: HttpUrl = Field(default="", repr=False)
     """ClickHouse over HTTP, `http://user:password@host:port/database`."""
-    s3_endpoint: str = ""
+    s3_endpoint: HttpUrl = Field(default="", repr=False)
     """S3-compatible object storage; unset: a local folder under the data folder."""
     chains_file: Path | None = None
     """TOML chain table. Unset in development: the built-in devnet."""
 
-    secret_key: SecretStr = SecretStr("")
+    secret_key: Annotated[SecretStr, AfterValidator(_long_enough)] = SecretStr("")
     """At least 32 characters; signs resume tokens and cursors. Development makes its own under the data folder."""
-    origins: tuple[str, ...] = ()
-    """JSON list of allowed browser origins, as `["https://app.expendi.example"]`. Development also allows localhost."""
-    trusted_proxies: tuple[str, ...] = ()
-    """JSON list of networks (CIDR) whose X-Forwarded-For is believed."""
-    domain: str = "localhost"
+    origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], Listed] = ()
+    """List of allowed browser origins, as `["https://app.expendi.example"]`. Development also allows localhost."""
+    trusted_proxies: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], Listed] = ()
+    """List of networks (CIDR) whose X-Forwarded-For is believed."""
+    domain: str = Field(default="localhost", pattern=r"^[A-Za-z0-9.\-\[\]:]+$")
     """Domain that a sign-in message must name (EIP-4361); `host` or `host:port`."""
-    sign_in_uris: tuple[str, ...] = ()
-    """JSON list of URIs (prefix match on origin) that a sign-in message may name. Default: any http(s) URI on the domain."""
+    sign_in_uris: Annotated[tuple[HttpUrl, ...], Listed] = ()
+    """List of URIs (prefix match on origin) that a sign-in message may name. Default: any http(s) URI on the domain."""
 
     host: str = "127.0.0.1"
     """Address the web process listens on."""
@@ -106,14 +160,153 @@ class Settings(BaseSettings):
         return self.queue_url or self.redis_url
 
 
+def variable(field: str) -> str:
+    """Name of the environment variable of a field of Settings."""
+    return PREFIX + field.upper()
+
+
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read settings from the environment; raise SettingsError with one sentence that says what to change."""
-    env = dict(os.environ if environ is None else environ)
-    ours = {name: value for name, value in env.items() if name.startswith(PREFIX)}
-    _refuse_unknown(ours)
-    values = _parse({name: value for name, value in ours.items() if value != ""})
+    """Read settings from the environment; raise SettingsError with one sentence that says what to change.
+
+    Without `environ`, a `.env` file in the working directory is read too; the process environment wins over it.
+    """
+    values = given(environ)
     settings = _validated(values)
     if settings.env == "development":
         settings = _validated({**_development_defaults(settings), **values})
     _refuse_missing(settings)
     return settings
+
+
+def load_given(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read settings as they were given: nothing is filled in and nothing missing is refused (for `expendi` itself)."""
+    return _validated(given(environ))
+
+
+def given(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Read the variables that are set and not empty, by field name; raise SettingsError on an unknown one."""
+    env = {**dotenv_values(".env"), **os.environ} if environ is None else environ
+    ours = {name: value or "" for name, value in env.items() if name.startswith(PREFIX)}
+    _refuse_unknown(ours)
+    return {name.removeprefix(PREFIX).lower(): value for name, value in ours.items() if value.strip()}
+
+
+def _refuse_unknown(names: Mapping[str, str]) -> None:
+    fields = list(Settings.model_fields)
+    for name in names:
+        if name not in map(variable, fields):
+            near = difflib.get_close_matches(name.removeprefix(PREFIX).lower(), fields, n=1)
+            advice = f"did you mean {variable(near[0])}?" if near else "remove it; .env.example lists every setting."
+            raise SettingsError(f"{name} is not a setting: {advice}")
+
+
+def _validated(values: Mapping[str, Any]) -> Settings:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        # The value itself stays out of the sentence: it may be a secret or hold a password.
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = str(first["loc"][0])
+        cause = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{variable(field)} is malformed ({cause}); it means: {_doc(field).rstrip('.')}.") from None
+
+
+def _development_defaults(settings: Settings) -> dict[str, Any]:
+    return {
+        **running_engines(settings.data_dir),
+        "secret_key": settings.secret_key.get_secret_value() or _own(settings),
+    }
+
+
+def running_engines(data_dir: Path) -> dict[str, str]:
+    """Urls and chain table of the embedded engines that run on this data folder, by field name; empty when none do."""
+    path = data_dir / ENGINES_FILE
+    try:
+        engines = json.loads(path.read_bytes())
+        pid = int(engines["pids"]["stack"])
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"{path} can't be read ({error}): delete it and start `expendi up` again.") from error
+    # `expendi up` removes the file when it stops; after a SIGKILL it stays, and its engines died with their parent.
+    return {field: engines[field] for field in EMBEDDED if engines.get(field)} if _alive(pid) else {}
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _own(settings: Settings) -> str:
+    """Development's own secret, drawn once per data folder; whoever comes first wins, all read the same."""
+    path = settings.data_dir / SECRET_FILE
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _create_private(path, secrets.token_urlsafe(SECRET_LENGTH))
+        return path.read_text()
+    except OSError as error:
+        raise SettingsError(
+            f"{variable('secret_key')} is not set and {path} can't be made ({error.strerror}): "
+            f"set it, or {variable('data_dir')} to a folder that is yours."
+        ) from error
+
+
+def _create_private(path: Path, text: str) -> None:
+    handle, draft = tempfile.mkstemp(dir=path.parent)  # mode 0600
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+        os.link(draft, path)  # unlike rename, never replaces what another process has just made
+    except FileExistsError:
+        return
+    finally:
+        Path(draft).unlink()
+
+
+def _refuse_missing(settings: Settings) -> None:
+    if settings.env == "production":
+        for field in REQUIRED_IN_PRODUCTION:
+            if field not in settings.model_fields_set:
+                raise SettingsError(
+                    f"{variable(field)} is not set and {variable('env')} is production: set it to: "
+                    f"{_doc(field).rstrip('.')}."
+                )
+    for field in EMBEDDED:
+        if not getattr(settings, field):
+            raise SettingsError(
+                f"{variable(field)} is not set and no embedded engines run: start `expendi up`, or set it."
+            )
+
+
+def _doc(field: str) -> str:
+    return Settings.model_fields[field].description or field
+
+
+def env_example() -> str:
+    """The text of `.env.example`: every setting with its meaning and its default, commented out."""
+    lines = [
+        "# Every setting of every process. Copy to `.env` and uncomment what you change;",
+        "# the process environment wins over the file. Lists are JSON or comma separated.",
+        "# This file is generated: `python -m config.settings > .env.example`.",
+    ]
+    for field, facts in Settings.model_fields.items():
+        lines += ["", f"# {facts.description}", f"#{variable(field)}={_written(facts.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _written(default: object) -> str:
+    if isinstance(default, tuple):
+        return json.dumps(default) if default else ""
+    return "" if default is None or isinstance(default, SecretStr) else str(default)
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(env_example())
