@@ -141,7 +141,7 @@ class EmergencyWithdraw(WalletEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountOperation(WalletEvent):
-    """Planned V2 contract: account_type 0 spending 1 investment 2 savings; operation_type 0 deposit 1 withdraw 2 transfer."""
+    """Planned V2 contract: account 0 spending, 1 investment, 2 savings; operation 0 deposit, 1 withdraw, 2 transfer."""
 
     account_type: int
     operation_type: int

@@ -1,0 +1,97 @@
+"""PostgreSQL: pool, transactions with their retry class, health. The truth lives here."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import asyncpg
+import orjson
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Tx: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+else:
+    Tx = asyncpg.Connection
+    Pool = asyncpg.Pool
+
+T = TypeVar("T")
+
+ATTEMPTS = 8
+"""Tries of one transaction on deadlock or serialization failure; by then the other side has long finished."""
+
+RETRYABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+LOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InterfaceError,
+    asyncpg.TooManyConnectionsError,
+    asyncio.TimeoutError,
+)
+"""The server is away or the connection broke: nothing was decided, the same step may be tried again later."""
+
+
+async def _prepare(conn: Tx) -> None:
+    await conn.set_type_codec("jsonb", encoder=_encode_json, decoder=orjson.loads, schema="pg_catalog")
+
+
+def _encode_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+async def open_pool(url: str, *, size: int = 10, command_timeout_s: float = 30) -> Pool:
+    """Open a pool of up to `size` connections; jsonb travels as Python values."""
+    pool: Pool = await asyncpg.create_pool(
+        url, min_size=1, max_size=size, init=_prepare, command_timeout=command_timeout_s, timeout=10
+    )
+    return pool
+
+
+async def connect(url: str, *, command_timeout_s: float = 60) -> asyncpg.Connection[asyncpg.Record]:
+    """Open one connection outside any pool, for locks that live as long as it does."""
+    conn: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url, command_timeout=command_timeout_s, timeout=10)
+    await _prepare(conn)
+    return conn
+
+
+async def retrying(body: Callable[[], Awaitable[T]]) -> T:
+    """Run a whole transaction again on 40P01 and 40001; every other error is the caller's."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await body()
+        except RETRYABLE:
+            if attempt == ATTEMPTS:
+                raise
+            await asyncio.sleep(random.uniform(0, 0.01 * 2**attempt))  # noqa: S311 - jitter, not a secret
+    raise AssertionError("unreachable")
+
+
+async def in_transaction(pool: Pool, body: Callable[[Tx], Awaitable[T]]) -> T:
+    """Run `body` in one READ COMMITTED transaction of the pool, again as a whole on deadlock."""
+
+    async def once() -> T:
+        async with pool.acquire() as conn, conn.transaction():
+            return await body(conn)
+
+    return await retrying(once)
+
+
+@asynccontextmanager
+async def frozen(pool: Pool) -> AsyncIterator[Tx]:
+    """One read-only REPEATABLE READ transaction: every read in it sees the same instant."""
+    async with pool.acquire() as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+        yield conn
+
+
+async def version(pool: Pool) -> str:
+    """Server version, as `18.6`; raises one of LOST when it does not answer."""
+    return str(await pool.fetchval("SHOW server_version"))
