@@ -188,10 +188,10 @@ def _place(loc: Sequence[str | int], rows: Mapping[str, Any]) -> str:
     keys: list[str] = []
     here: Any = rows
     for step in (step for step in loc if not str(step).startswith("<")):  # <…> is a branch of a union, no key
-        here = here[step] if isinstance(here, list) or (isinstance(here, dict) and step in here) else None
         if isinstance(step, str):
             keys.append(step)
-        elif isinstance(here, dict):
+            here = here.get(step) if isinstance(here, dict) else None
+        elif isinstance(here := here[step], dict):
             tables.append(keys.pop())
             named = [here[key] for key in ("name", "symbol", "address") if isinstance(here.get(key), str)]
             words.append(f"row {step + 1} of [[{'.'.join(tables)}]]" + "".join(f" ({name})" for name in named[:1]))

@@ -56,7 +56,7 @@ def test_a_full_row_is_read_and_addresses_become_lower_case(tmp_path: Path) -> N
 def test_a_short_row_gets_defaults(tmp_path: Path) -> None:
     chain = load_chains(write(tmp_path, ROW))[1]
     assert (chain.ws, chain.first_block, chain.confirmations, chain.finality_depth) == (None, 0, 3, 64)
-    assert chain.wallets == chain.factories == chain.yield_locks == chain.tokens == chain.vaults == ()
+    assert not any((chain.wallets, chain.factories, chain.yield_locks, chain.tokens, chain.vaults))
     assert chain.usd_token is None
 
 
