@@ -39,7 +39,7 @@ class Draft:
     body: Mapping[str, object]
     corrects: tuple[str, ...] = ()
     chain_id: int | None = None
-    block_hash: str | None = None
+    cause: str | None = None
     transaction_id: str | None = None
 
 
@@ -112,7 +112,7 @@ async def append(tx: Tx, counters: Mapping[Address, Counter], drafts: Sequence[D
                 payload,
                 at,
                 draft.chain_id,
-                draft.block_hash,
+                draft.cause,
                 draft.transaction_id,
             )
         )
@@ -144,9 +144,9 @@ async def after(conn: Tx | Pool, user: Address, seq: int, *, limit: int, max_byt
     return [Entry(row["seq"], row["event"], row["payload"]) for row in rows]
 
 
-async def of_block(tx: Tx, chain_id: int, block_hash: str) -> list[Told]:
-    """What a block caused in any log, newest first per user."""
-    rows = await tx.fetch(SQL["of_block"], chain_id, block_hash)
+async def of_cause(tx: Tx, chain_id: int, cause: str) -> list[Told]:
+    """What a block (`hash:generation`) caused in any log, newest first per user."""
+    rows = await tx.fetch(SQL["of_cause"], chain_id, cause)
     return [
         Told(row["user_address"], row["event_id"], row["event"], row["payload"], row["transaction_id"]) for row in rows
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Address = str
 """Lower-case `0x` + 40 hex digits."""
@@ -133,8 +133,7 @@ class BucketRow:
     delegates: tuple[Address, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class BalanceKey:
+class BalanceKey(NamedTuple):
     """What a balance belongs to; wallet and bucket_id are '' for scope wallet."""
 
     user: Address

@@ -38,9 +38,9 @@ CREATE TABLE user_log (
     event          text NOT NULL,
     payload        text NOT NULL,
     ts             timestamptz NOT NULL,
-    -- the block that caused the entry, so that a reorg finds what it has to take back
+    -- the block that caused the entry (hash:generation), so that a reorg finds what it has to take back
     chain_id       bigint,
-    block_hash     text,
+    cause          text,
     transaction_id text,
     PRIMARY KEY (user_address, seq),
     UNIQUE (user_address, event_id)
@@ -53,7 +53,7 @@ CREATE TABLE user_log_4 PARTITION OF user_log FOR VALUES WITH (MODULUS 8, REMAIN
 CREATE TABLE user_log_5 PARTITION OF user_log FOR VALUES WITH (MODULUS 8, REMAINDER 5);
 CREATE TABLE user_log_6 PARTITION OF user_log FOR VALUES WITH (MODULUS 8, REMAINDER 6);
 CREATE TABLE user_log_7 PARTITION OF user_log FOR VALUES WITH (MODULUS 8, REMAINDER 7);
-CREATE INDEX user_log_block ON user_log (chain_id, block_hash) WHERE block_hash IS NOT NULL;
+CREATE INDEX user_log_cause ON user_log (chain_id, cause) WHERE cause IS NOT NULL;
 CREATE INDEX user_log_ts ON user_log USING brin (ts);
 
 -- Chains -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ FROM user_counters WHERE user_address = ANY ($1::text[])
 ORDER BY user_address FOR NO KEY UPDATE
 
 -- append --
-INSERT INTO user_log (user_address, seq, event_id, event, payload, ts, chain_id, block_hash, transaction_id)
+INSERT INTO user_log (user_address, seq, event_id, event, payload, ts, chain_id, cause, transaction_id)
 SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[],
                      $8::text[], $9::text[])
 
@@ -41,10 +41,10 @@ SELECT seq, event, payload FROM (
 WHERE before < $4
 ORDER BY seq
 
--- of_block --
+-- of_cause --
 -- What a block told, newest first: a reorg takes it back in that order.
 SELECT user_address, seq, event_id, event, payload, transaction_id
-FROM user_log WHERE chain_id = $1 AND block_hash = $2
+FROM user_log WHERE chain_id = $1 AND cause = $2
 ORDER BY user_address, seq DESC
 
 -- prune --

@@ -1,0 +1,123 @@
+"""The catalogue of events a client can receive: name, payload, whether durable, and when a phone is told."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from handlers.resources import Balance, Bucket, BudgetImpact, Resource, Snapshot, Time, Transaction
+
+
+class Push(Enum):
+    """Whether an event is also a push notification."""
+
+    NEVER = "never"
+    IF_AWAY = "if_away"
+
+
+class Event(Resource):
+    """Base of every event. `durable` ones are in the user's log; the rest is best effort."""
+
+    name: ClassVar[str]
+    durable: ClassVar[bool] = True
+    push: ClassVar[Push] = Push.NEVER
+    version: ClassVar[int] = 1
+
+
+class Durable(Event):
+    """Head of every durable event; `corrects` names the events it takes back."""
+
+    id: str = Field(pattern=r"^[0-9a-f]{32}$")
+    seq: int = Field(ge=1)
+    ts: Time
+    v: int
+    corrects: list[str] = []
+
+
+class SessionStarted(Event):
+    """First event of a socket: who it is, where the log stands, whether it was resumed."""
+
+    name = "session"
+    durable = False
+
+    user_id: str
+    epoch: str
+    seq: int
+    recovered: bool
+    replayed: int
+    server_time: Time
+
+
+class SnapshotTaken(Event, Snapshot):
+    """The whole state; sets the client's position to `seq`."""
+
+    name = "snapshot"
+    durable = False
+
+
+class NewTransaction(Durable):
+    """A ledger row, the balances it changed and the budgets it hit."""
+
+    name = "new_transaction"
+    push = Push.IF_AWAY
+
+    transaction: Transaction
+    updated_balances: list[Balance]
+    budget_impact: list[BudgetImpact]
+
+
+class TransactionReverted(Durable):
+    """A reorg took a transaction back; balances and budgets are as they are without it."""
+
+    name = "transaction_reverted"
+
+    transaction_id: str
+    reason: Literal["reorg"]
+    updated_balances: list[Balance]
+    budget_impact: list[BudgetImpact]
+
+
+class BucketUpdate(Durable):
+    """A bucket was created or changed, or its period closed. `removed`: a reorg took its creation back."""
+
+    name = "bucket_update"
+
+    bucket: Bucket
+    removed: bool = False
+
+
+class Resync(Durable):
+    """State changed in bulk; a fresh snapshot follows."""
+
+    name = "resync"
+
+    reason: Literal["backfill", "rebuild", "correction"]
+
+
+class ChainStatus(Event):
+    """Heights of a chain, while the user has a transaction on it that is not final."""
+
+    name = "chain_status"
+    durable = False
+
+    chain_id: int
+    head: int
+    confirmed: int
+    finalized: int
+    lag_blocks: int
+    at: Time
+
+
+CATALOGUE: tuple[type[Event], ...] = (
+    SessionStarted,
+    SnapshotTaken,
+    NewTransaction,
+    TransactionReverted,
+    BucketUpdate,
+    Resync,
+    ChainStatus,
+)
+
+BY_NAME = {event.name: event for event in CATALOGUE}

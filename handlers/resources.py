@@ -1,0 +1,141 @@
+"""Resources of CONTRACT as models: what OpenAPI, the event catalogue and the tests hold payloads to.
+
+Trusted code builds plain dicts (handlers/rules/wire.py); these models describe them and check them in tests and docs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+Raw = Annotated[str, Field(pattern=r"^-?[0-9]+$", description="Decimal integer string of base units.")]
+Money = Annotated[str, Field(pattern=r"^-?[0-9]+\.[0-9]{2,}$", description="US dollars, decimal string.")]
+Ratio = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$", description="Decimal string; 1 is the whole.")]
+Time = Annotated[str, Field(description="ISO-8601 UTC with `Z`.", examples=["2026-11-24T10:00:00.000Z"])]
+AddressText = Annotated[str, Field(pattern=r"^0x[0-9a-f]{40}$")]
+HashText = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
+
+
+class Resource(BaseModel):
+    """Base: camelCase on the wire, unknown keys refused, frozen."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class Amount(Resource):
+    """A token amount. `decimals` and `symbol` are null for a token the chain table doesn't list."""
+
+    raw: Raw
+    decimals: int | None
+    symbol: str | None
+    token: AddressText
+    usd: Money | None
+
+
+class Balance(Resource):
+    """What is held where. Scope wallet is the user's own address; `wallet` and `bucket` are null there."""
+
+    chain_id: int
+    scope: Literal["unallocated", "bucket", "wallet"]
+    wallet: AddressText | None
+    bucket: str | None
+    bucket_id: str | None
+    amount: Amount
+
+
+class Bucket(Resource):
+    """A spending bucket; limit and spent are the contract's raw counter."""
+
+    id: str
+    chain_id: int
+    wallet: AddressText
+    owner: AddressText
+    name: str
+    active: bool
+    monthly_limit: Raw
+    spent: Raw
+    period_start: Time | None
+    period_end: Time | None
+    balances: list[Amount]
+    delegates: list[AddressText]
+
+
+class BudgetImpact(Resource):
+    """What one spend does on one clock. Scope bucket: raw counter integers with `decimals`."""
+
+    scope: Literal["bucket"]
+    bucket_id: str
+    name: str
+    period_start: Time | None
+    period_end: Time | None
+    budget: Raw | None
+    spent_before: Raw
+    spent_after: Raw
+    remaining: Raw | None
+    utilization: Ratio | None
+    status: Literal["healthy", "warning", "over_budget"]
+    safe_to_spend_per_day: Raw | None
+    projected_overrun: Raw | None
+    unpriced: int
+    decimals: int | None
+
+
+TransactionType = Literal[
+    "deposit",
+    "withdrawal",
+    "transfer",
+    "spend",
+    "bucket_funding",
+    "bucket_transfer",
+    "unallocated_withdraw",
+    "emergency_withdraw",
+    "stranded_deposit",
+    "vault_deposit",
+    "vault_withdraw",
+    "yield_lock",
+    "yield_unlock",
+    "account_operation",
+]
+
+
+class Transaction(Resource):
+    """One row of a user's ledger; `n` of its id is the log's position within its transaction."""
+
+    id: str
+    chain_id: int
+    tx_hash: HashText
+    log_index: int
+    block_number: int
+    block_hash: HashText
+    block_time: Time
+    status: Literal["included", "confirmed", "finalized", "reverted"]
+    type: TransactionType
+    account_type: Literal["spending", "investment", "savings"]
+    amount: Amount
+    direction: Literal["in", "out", "internal"]
+    counterparty: AddressText | None
+    spender: AddressText | None
+    role: Literal["owner", "delegate"]
+    wallet: AddressText | None
+    bucket: str | None
+    bucket_id: str | None
+    to_bucket: str | None
+    to_bucket_id: str | None
+    category: None
+    fee: Amount | None
+    memo: None
+
+
+class Snapshot(Resource):
+    """Everything a client shows, as of log position `seq`."""
+
+    seq: int
+    balances: list[Balance]
+    buckets: list[Bucket]
+    budgets: list[None]
+    positions: list[None]
+    goals: list[None]
+    unread_count: int
+    achievements: list[None]

@@ -1,0 +1,38 @@
+"""Ids derived from causes, equal on every machine and after every restart, and names made safe to show."""
+
+from __future__ import annotations
+
+import unicodedata
+from hashlib import sha256
+
+from store.records import Address
+
+ID_HEX = 32
+"""128 bits: no collision among all events of all chains."""
+
+NAME_MAX = 64
+"""Characters of a bucket name that are shown; the contract's 32 bytes always fit."""
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Unicode categories that are not text to a reader: control, bidi and other format characters, surrogates."""
+
+
+def event_id(kind: str, *cause: object) -> str:
+    """Id of an event from what caused it; callers give block hash and generation among the parts."""
+    return sha256("\x1f".join((kind, *map(str, cause))).encode()).hexdigest()[:ID_HEX]
+
+
+def bucket_id(chain_id: int, wallet: Address, owner: Address, raw_name: bytes) -> str:
+    """`<chainId>:<wallet>:<owner>:<hash of the raw name>`: two names that look alike stay two buckets."""
+    return f"{chain_id}:{wallet}:{owner}:{sha256(raw_name).hexdigest()[:ID_HEX]}"
+
+
+def shown_name(raw: bytes) -> str:
+    """A hostile name as safe text: normalised, without control and bidi characters, capped."""
+    text = unicodedata.normalize("NFC", raw.decode("utf-8", errors="replace"))
+    kept = "".join(" " if char.isspace() else char for char in text if char.isspace() or not _is_hidden(char))
+    return " ".join(kept.split())[:NAME_MAX]
+
+
+def _is_hidden(char: str) -> bool:
+    return unicodedata.category(char) in _HIDDEN

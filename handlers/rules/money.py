@@ -1,0 +1,48 @@
+"""Amounts as text: integers in, decimal strings out; a float never touches money."""
+
+from __future__ import annotations
+
+from config.chains import Chain
+from store.records import ZERO_ADDRESS, Address
+
+ETHER_DECIMALS = 18
+USD_PLACES = 2
+"""Cents are always shown; finer digits only where the amount has them."""
+
+RATIO_PLACES = 6
+
+
+def usd_text(raw: int, decimals: int) -> str:
+    """Exact dollars of a token that counts as 1 USD: `12500000, 6` is `12.50`."""
+    sign, digits = ("-", -raw) if raw < 0 else ("", raw)
+    text = str(digits).rjust(decimals + 1, "0")
+    whole, fraction = (text[:-decimals], text[-decimals:]) if decimals else (text, "")
+    return f"{sign}{whole}.{fraction.rstrip('0').ljust(USD_PLACES, '0')}"
+
+
+def ratio_text(part: int, whole: int) -> str | None:
+    """`part / whole` rounded half up to six places; None where the divisor is 0."""
+    if whole == 0:
+        return None
+    scaled = (abs(part) * 10**RATIO_PLACES * 2 + whole) // (2 * whole)
+    text = str(scaled).rjust(RATIO_PLACES + 1, "0")
+    fraction = text[-RATIO_PLACES:].rstrip("0")
+    sign = "-" if part < 0 and scaled else ""
+    return sign + text[:-RATIO_PLACES] + ("." + fraction if fraction else "")
+
+
+def token_facts(chain: Chain, token: Address) -> tuple[str | None, int | None, bool]:
+    """Symbol, decimals and whether it counts as USD; (None, None, False) for a token the table doesn't list."""
+    listed = chain.token(token)
+    if listed is not None:
+        return listed.symbol, listed.decimals, listed.price == "usd"
+    if token == ZERO_ADDRESS:
+        return "ETH", ETHER_DECIMALS, False
+    return None, None, False
+
+
+def amount(chain: Chain, token: Address, raw: int) -> dict[str, object]:
+    """A token amount as it goes on the wire; `usd` is null when no price is known, never a guess."""
+    symbol, decimals, is_usd = token_facts(chain, token)
+    usd = usd_text(raw, decimals) if is_usd and decimals is not None else None
+    return {"raw": str(raw), "decimals": decimals, "symbol": symbol, "token": token, "usd": usd}

@@ -1,0 +1,127 @@
+"""Rows as the resources of CONTRACT: the same object in an event, a snapshot and a REST answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from config.chains import Chain
+from handlers.rules.money import amount, usd_text
+from handlers.rules.periods import iso, period_end
+from store.records import ZERO_ADDRESS, BalanceKey, BucketRow, TransactionRow
+
+Status = Literal["included", "confirmed", "finalized", "reverted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heights:
+    """How far a chain is: a transaction's status follows from its block number and these."""
+
+    head: int
+    confirmed: int
+    finalized: int
+
+
+def status(block_number: int, heights: Heights) -> Status:
+    """How final a canonical transaction is; never stored per row."""
+    if block_number <= heights.finalized:
+        return "finalized"
+    return "confirmed" if block_number <= heights.confirmed else "included"
+
+
+def transaction(row: TransactionRow, chain: Chain, *, status: Status) -> dict[str, object]:
+    """A ledger row as `transaction`. For a delegate it shows neither category nor memo."""
+    return {
+        "id": row.id,
+        "chainId": row.chain_id,
+        "txHash": row.tx_hash,
+        "logIndex": row.log_index,
+        "blockNumber": row.block_number,
+        "blockHash": row.block_hash,
+        "blockTime": iso(row.block_time),
+        "status": status if row.canonical else "reverted",
+        "type": row.type,
+        "accountType": row.account_type,
+        "amount": _amount(row),
+        "direction": row.direction,
+        "counterparty": row.counterparty,
+        "spender": row.spender,
+        "role": row.role,
+        "wallet": row.wallet,
+        "bucket": row.bucket,
+        "bucketId": row.bucket_id,
+        "toBucket": row.to_bucket,
+        "toBucketId": row.to_bucket_id,
+        "category": None,
+        "fee": None if row.fee_wei is None else amount(chain, ZERO_ADDRESS, row.fee_wei),
+        "memo": None,
+    }
+
+
+def _amount(row: TransactionRow) -> dict[str, object]:
+    # The price is the one of the block, kept on the row; the table may have changed since.
+    usd = None
+    if row.usd is not None:
+        usd = usd_text(row.amount, row.decimals) if row.decimals is not None else f"{row.usd:f}"
+    return {"raw": str(row.amount), "decimals": row.decimals, "symbol": row.symbol, "token": row.token, "usd": usd}
+
+
+def balance(key: BalanceKey, raw: int, *, chain: Chain, bucket: str | None) -> dict[str, object]:
+    """One entry of `balances` and `updatedBalances`; `bucket` is the shown name of the key's bucket."""
+    return {
+        "chainId": key.chain_id,
+        "scope": key.scope,
+        "wallet": key.wallet or None,
+        "bucket": bucket,
+        "bucketId": key.bucket_id or None,
+        "amount": amount(chain, key.token, raw),
+    }
+
+
+def bucket(row: BucketRow, balances: Iterable[tuple[str, int]], *, chain: Chain) -> dict[str, object]:
+    """A bucket resource; `balances` are (token, raw amount), zeros left out, in token order."""
+    end = period_end(row.period_start)
+    return {
+        "id": row.bucket_id,
+        "chainId": row.chain_id,
+        "wallet": row.wallet,
+        "owner": row.user,
+        "name": row.name,
+        "active": row.active,
+        "monthlyLimit": str(row.monthly_limit),
+        "spent": str(row.spent),
+        "periodStart": iso(row.period_start) if row.period_start else None,
+        "periodEnd": iso(end) if end else None,
+        "balances": [amount(chain, token, raw) for token, raw in sorted(balances) if raw != 0],
+        "delegates": sorted(row.delegates),
+    }
+
+
+def snapshot(
+    *,
+    seq: int,
+    buckets: Iterable[BucketRow],
+    balances: Mapping[BalanceKey, int],
+    chains: Mapping[int, Chain],
+) -> dict[str, object]:
+    """Everything a client shows, as of log position `seq`. Rows of chains that left the table are left out."""
+    rows = sorted((row for row in buckets if row.chain_id in chains), key=lambda row: row.bucket_id)
+    names = {row.bucket_id: row.name for row in rows}
+    held: dict[str, list[tuple[str, int]]] = {}
+    shown = sorted((key, raw) for key, raw in balances.items() if raw != 0 and key.chain_id in chains)
+    for key, raw in shown:
+        if key.bucket_id:
+            held.setdefault(key.bucket_id, []).append((key.token, raw))
+    return {
+        "seq": seq,
+        "balances": [
+            balance(key, raw, chain=chains[key.chain_id], bucket=names.get(key.bucket_id)) for key, raw in shown
+        ],
+        "buckets": [bucket(row, held.get(row.bucket_id, ()), chain=chains[row.chain_id]) for row in rows],
+        "budgets": [],
+        "positions": [],
+        "goals": [],
+        "unreadCount": 0,
+        "achievements": [],
+    }
