@@ -33,7 +33,7 @@ class Durable(Event):
     seq: int = Field(ge=1)
     ts: Time
     v: int
-    corrects: list[str] = []
+    corrects: list[str] = Field(default_factory=list)
 
 
 class SessionStarted(Event):

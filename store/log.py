@@ -12,7 +12,7 @@ from datetime import datetime
 import orjson
 
 from store.postgres import Pool, Tx
-from store.records import Address, Entry, Head
+from store.records import Address, Draft, Entry, Frame, Head
 from store.statements import load
 
 SQL = load("log")
@@ -26,29 +26,6 @@ class Counter:
     epoch: str
     seq: int
     opened: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """An event about to be appended: `body` lacks id, seq, ts and v, which the log gives it."""
-
-    user: Address
-    event_id: str
-    event: str
-    version: int
-    body: Mapping[str, object]
-    corrects: tuple[str, ...] = ()
-    chain_id: int | None = None
-    cause: str | None = None
-    transaction_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A committed event, ready for its user's channel: the finished Socket.IO event text."""
-
-    user: Address
-    text: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,3 +180,26 @@ class TransactionRow:
     def id(self) -> str:
         """`<chainId>:<txHash>:<n>`; survives re-inclusion in another block."""
         return f"{self.chain_id}:{self.tx_hash}:{self.n}"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event about to be appended: `body` lacks id, seq, ts and v, which the log gives it."""
+
+    user: Address
+    event_id: str
+    event: str
+    version: int
+    body: Mapping[str, object]
+    corrects: tuple[str, ...] = ()
+    chain_id: int | None = None
+    cause: str | None = None
+    transaction_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A committed event, ready for its user's channel: the finished Socket.IO event text."""
+
+    user: Address
+    text: bytes

@@ -1,0 +1,42 @@
+"""Which handlers run for what the chain said, in order. This page is the product: nobody registers anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from handlers import chain_events as chain
+from handlers import spending, transfers
+from handlers.rules.book import Book
+
+Handler: TypeAlias = Callable[[Book, Any], None]
+
+ON: Mapping[type[chain.ChainEvent], tuple[Handler, ...]] = {
+    chain.WalletCreated: (spending.wallet_known,),
+    chain.WalletRegistered: (spending.wallet_known,),
+    chain.BucketCreated: (spending.bucket_created,),
+    chain.BucketUpdated: (spending.bucket_updated,),
+    chain.BucketFunded: (spending.funded,),
+    chain.SpentFromBucket: (spending.spent,),
+    chain.BucketTransfer: (spending.transferred,),
+    chain.FundsDeposited: (spending.deposited,),
+    chain.MonthlyLimitReset: (spending.limit_reset,),
+    chain.DelegateAdded: (spending.delegate_added,),
+    chain.DelegateRemoved: (spending.delegate_removed,),
+    chain.UnallocatedWithdraw: (spending.withdrawn,),
+    chain.EmergencyWithdraw: (spending.emptied,),
+    chain.TokenTransfer: (transfers.token_moved,),
+    chain.AccountOperation: (spending.operated,),
+    # Decoded, counted and logged; no effect of their own yet.
+    chain.FeeCollection: (),
+    chain.UserInitialized: (),
+    chain.InvestmentAccountEnabled: (),
+    chain.SavingsAccountEnabled: (),
+    chain.ContractNotice: (),
+}
+
+
+def dispatch(book: Book, event: chain.ChainEvent) -> None:
+    """Run every handler of one event on the block's working set."""
+    for handler in ON[type(event)]:
+        handler(book, event)

@@ -1,0 +1,233 @@
+"""A block's working set: loaded once, changed in memory by the handlers in log order, written at once.
+
+Pure: nothing here awaits. Handlers change balances and buckets through it, so that what changed is known exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Literal
+
+from config.chains import Chain
+from handlers.chain_events import ChainEvent, DecodedBlock, TokenTransfer
+from handlers.events import BucketUpdate, NewTransaction, Resync
+from handlers.rules import wire
+from handlers.rules.ids import bucket_id, event_id, shown_name
+from handlers.rules.legs import Legs
+from handlers.rules.money import token_facts, usd_text
+from store.records import (
+    AccountType,
+    Address,
+    BalanceKey,
+    BucketRow,
+    Direction,
+    Draft,
+    Role,
+    Scope,
+    TransactionRow,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """What an event is in the ledger, beyond where it comes from."""
+
+    type: str
+    direction: Direction
+    token: Address
+    amount: int
+    bucket: BucketRow | None = None
+    to_bucket: BucketRow | None = None
+    counterparty: str | None = None
+    spender: str | None = None
+    wallet: str | None = None
+    account_type: AccountType = "spending"
+
+
+@dataclass(slots=True)
+class Book:
+    """State of everyone a block concerns, before it and then after each of its events."""
+
+    chain: Chain
+    block: DecodedBlock
+    generation: int
+    legs: Legs
+    registered: frozenset[Address]
+    followed: frozenset[Address]
+    """Users whose wallet-scope balance was opened before this block."""
+    opened: Mapping[Address, Mapping[Address, int]]
+    """Users whose wallet-scope balance opens with this block: token -> balance at its end."""
+    owners: Mapping[Address, Address | None]
+    """Known wallet contracts and whose they are; None for one that serves many."""
+    buckets: dict[str, BucketRow]
+    balances: dict[BalanceKey, int]
+    created_wallets: dict[Address, Address] = field(default_factory=dict)
+    rows: list[TransactionRow] = field(default_factory=list)
+    drafts: list[Draft] = field(default_factory=list)
+    changed_buckets: dict[str, None] = field(default_factory=dict)
+    changed_balances: dict[BalanceKey, None] = field(default_factory=dict)
+    paid: set[str] = field(default_factory=set)
+    """Transactions whose fee is on a row already: a fee counts once."""
+
+    @property
+    def cause(self) -> str:
+        """The block with its generation, as the log keeps it."""
+        return f"{self.block.hash}:{self.generation}"
+
+    # Buckets and balances ---------------------------------------------------------------------------------------
+
+    def bucket(self, wallet: Address, owner: Address, raw_name: bytes) -> BucketRow:
+        """The bucket of that raw name; one whose creation lies before our first block begins with no limit."""
+        key = bucket_id(self.chain.id, wallet, owner, raw_name)
+        return self.buckets.get(key) or BucketRow(
+            chain_id=self.chain.id,
+            wallet=wallet,
+            user=owner,
+            bucket_id=key,
+            name=shown_name(raw_name),
+            raw_name=raw_name,
+            active=True,
+            monthly_limit=0,
+            spent=0,
+            period_start=None,
+            delegates=(),
+        )
+
+    def keep(self, row: BucketRow) -> BucketRow:
+        """Put a changed bucket back."""
+        self.buckets[row.bucket_id] = row
+        self.changed_buckets[row.bucket_id] = None
+        return row
+
+    def move(
+        self, user: Address, scope: Scope, *, wallet: str, bucket: str = "", token: Address, delta: int
+    ) -> BalanceKey:
+        """Change one balance and return its key."""
+        key = BalanceKey(user, self.chain.id, scope, wallet, bucket, token)
+        return self.put(key, self.balances.get(key, 0) + delta)
+
+    def put(self, key: BalanceKey, raw: int) -> BalanceKey:
+        """Set one balance and return its key."""
+        self.balances[key] = raw
+        self.changed_balances[key] = None
+        return key
+
+    def move_own(self, user: Address, transfer: TokenTransfer) -> list[BalanceKey]:
+        """What a token transfer does to the user's own address; nothing unless that scope is followed."""
+        key = BalanceKey(user, self.chain.id, "wallet", "", "", transfer.emitter)
+        if user in self.opened:
+            # Opened with this block: the balance read at its end contains the transfer already.
+            return [self.put(key, self.opened[user].get(transfer.emitter, 0))]
+        if user not in self.followed:
+            return []
+        delta = transfer.amount * ((transfer.recipient == user) - (transfer.sender == user))
+        return [self.put(key, self.balances.get(key, 0) + delta)]
+
+    # The ledger and the log -------------------------------------------------------------------------------------
+
+    def record(
+        self,
+        event: ChainEvent,
+        user: Address,
+        movement: Movement,
+        *,
+        touched: Iterable[BalanceKey] = (),
+        impact: Iterable[Mapping[str, object]] = (),
+        role: Role = "owner",
+    ) -> None:
+        """Write a ledger row for the user and tell it, with the balances and budgets it changed."""
+        row = self._row(event, user, movement, role=role)
+        self.rows.append(row)
+        body = {
+            "transaction": wire.transaction(row, self.chain, status="included"),
+            "updatedBalances": [self.balance(key) for key in dict.fromkeys(touched)],
+            "budgetImpact": list(impact),
+        }
+        self.drafts.append(self._draft(user, row.event_id, NewTransaction.name, body, transaction_id=row.id))
+
+    def tell_bucket(self, row: BucketRow, *cause: object) -> None:
+        """Tell the owner how a bucket is now; `cause` tells apart what happens to it within one block."""
+        key = event_id(BucketUpdate.name, row.user, self.cause, row.bucket_id, *cause)
+        self.drafts.append(self._draft(row.user, key, BucketUpdate.name, {"bucket": self.bucket_resource(row)}))
+
+    def tell_bulk(self, user: Address, reason: Literal["backfill", "correction"]) -> None:
+        """Tell once per block that balances changed without a transaction: a snapshot carries them."""
+        key = event_id(Resync.name, user, self.cause, reason)
+        self.drafts.append(self._draft(user, key, Resync.name, {"reason": reason}))
+
+    def balance(self, key: BalanceKey) -> dict[str, object]:
+        """One balance as it is now, for the wire."""
+        bucket = self.buckets.get(key.bucket_id)
+        return wire.balance(key, self.balances.get(key, 0), chain=self.chain, bucket=bucket.name if bucket else None)
+
+    def bucket_resource(self, row: BucketRow) -> dict[str, object]:
+        """A bucket as it is now, for the wire."""
+        return wire.bucket(row, bucket_balances(self.balances, row), chain=self.chain)
+
+    def _row(self, event: ChainEvent, user: Address, movement: Movement, *, role: Role) -> TransactionRow:
+        symbol, decimals, is_usd = token_facts(self.chain, movement.token)
+        usd = Decimal(usd_text(movement.amount, decimals)) if is_usd and decimals is not None else None
+        bucket, to_bucket = movement.bucket, movement.to_bucket
+        return TransactionRow(
+            user=user,
+            chain_id=self.chain.id,
+            block_hash=self.block.hash,
+            tx_hash=event.tx_hash,
+            n=event.n,
+            event_id=event_id(NewTransaction.name, user, self.chain.id, self.cause, event.tx_hash, event.n),
+            role=role,
+            log_index=event.log_index,
+            block_number=self.block.number,
+            block_time=self.block.time,
+            type=movement.type,
+            account_type=movement.account_type,
+            direction=movement.direction,
+            token=movement.token,
+            symbol=symbol,
+            decimals=decimals,
+            amount=movement.amount,
+            usd=usd,
+            wallet=movement.wallet,
+            bucket_id=bucket.bucket_id if bucket else None,
+            bucket=bucket.name if bucket else None,
+            to_bucket_id=to_bucket.bucket_id if to_bucket else None,
+            to_bucket=to_bucket.name if to_bucket else None,
+            counterparty=movement.counterparty,
+            spender=movement.spender,
+            fee_wei=self._fee(event, user),
+        )
+
+    def _fee(self, event: ChainEvent, user: Address) -> int | None:
+        """The transaction's fee, once, and only for the user who paid it."""
+        fee = self.block.fees.get(event.tx_hash)
+        if fee is None or fee.payer != user or event.tx_hash in self.paid:
+            return None
+        self.paid.add(event.tx_hash)
+        return fee.wei
+
+    def _draft(
+        self, user: Address, key: str, event: str, body: Mapping[str, object], *, transaction_id: str | None = None
+    ) -> Draft:
+        return Draft(
+            user=user,
+            event_id=key,
+            event=event,
+            version=1,
+            body=body,
+            chain_id=self.chain.id,
+            cause=self.cause,
+            transaction_id=transaction_id,
+        )
+
+
+def bucket_balances(balances: Mapping[BalanceKey, int], row: BucketRow) -> list[tuple[Address, int]]:
+    """(token, raw amount) of everything a bucket holds, zeros included."""
+    return [(key.token, raw) for key, raw in balances.items() if key.bucket_id == row.bucket_id]
+
+
+def with_delegate(row: BucketRow, delegate: Address, *, added: bool) -> BucketRow:
+    """The bucket with a delegate added or removed; a second time changes nothing."""
+    others = tuple(known for known in row.delegates if known != delegate)
+    return replace(row, delegates=(*others, delegate) if added else others)
