@@ -9,9 +9,6 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 -- Held by the connection, not by a transaction: it spans both stores, and dies with the process that holds it.
 SELECT pg_advisory_lock($1)
 
--- unlock --
-SELECT pg_advisory_unlock($1)
-
 -- applied --
 SELECT name, checksum FROM schema_migrations ORDER BY name
 
