@@ -1,4 +1,4 @@
-"""What a sign-in message must say to be believed; the signature and the nonce are checked beside this (handlers/auth)."""
+"""What a sign-in message must say to be believed; handlers/auth checks signature and nonce beside this."""
 
 from __future__ import annotations
 
