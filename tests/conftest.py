@@ -11,65 +11,78 @@ from typing import Any
 
 import pytest
 
+from config.embedded.chain import Anvil
+from config.embedded.postgres import Postgres
+from config.embedded.valkey import Valkey
 from config.settings import Settings
 from store import migrate
 from store.postgres import Pool, connect, open_pool
-from tests.engines import Anvil, Postgres, Valkey
 
-TEMPLATE = "migrated"
 MakeSettings = Callable[..., Settings]
+
+UNSAFE = {"fsync": "off", "full_page_writes": "off"}
+"""A test's database may be lost with the machine, not with its process: commits still reach the kernel."""
 
 
 class Engines:
     """The engines of this test process; what a test gets from them is its own database."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.postgres = Postgres(folder / "postgres")
-        self.valkey = Valkey(folder / "valkey")
+        self.postgres = Postgres(folder, options=UNSAFE)
+        self.valkey = Valkey(folder)
 
     @property
     def database_url(self) -> str:
-        return self.postgres.url(TEMPLATE)
+        """The migrated template that every test's database is cloned from: never connect to it."""
+        return self.postgres.url
+
+    @property
+    def admin_url(self) -> str:
+        return in_database(self.postgres.url, "postgres")
 
     @property
     def redis_url(self) -> str:
         return self.valkey.url
 
     def start(self) -> None:
-        self.postgres.start()
-        self.valkey.start()
-        asyncio.run(make_migrated(self.postgres, TEMPLATE))
+        for engine in (self.postgres, self.valkey):
+            engine.begin()
+        for engine in (self.postgres, self.valkey):
+            engine.ready()
+        asyncio.run(apply_schema(self.database_url))
 
     def stop(self) -> None:
-        self.valkey.stop()
-        self.postgres.stop()
+        for engine in (self.valkey, self.postgres):
+            engine.stop()
 
 
-async def make_migrated(postgres: Postgres, name: str) -> None:
-    """Create a database with the current schema."""
-    admin = await connect(postgres.admin_url)
-    await admin.execute(f'CREATE DATABASE "{name}"')
-    await admin.close()
-    async with migrate.locked(postgres.url(name)) as conn:
+def in_database(url: str, name: str) -> str:
+    return f"{url.rpartition('/')[0]}/{name}"
+
+
+async def apply_schema(url: str) -> None:
+    async with migrate.locked(url) as conn:
         await migrate.postgres(conn)
 
 
 @pytest.fixture(scope="session")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     engines = Engines(tmp_path_factory.mktemp("engines"))
-    engines.start()
-    yield engines
-    engines.stop()
+    try:
+        engines.start()
+        yield engines
+    finally:
+        engines.stop()
 
 
 @pytest.fixture
 async def database_url(engines: Engines) -> AsyncIterator[str]:
     """A migrated database of this test's own."""
     name = f"test_{uuid.uuid4().hex}"
-    admin = await connect(engines.postgres.admin_url)
-    await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}"')
-    yield engines.postgres.url(name)
+    template = engines.database_url.rpartition("/")[2]
+    admin = await connect(engines.admin_url)
+    await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    yield in_database(engines.database_url, name)
     await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     await admin.close()
 
@@ -90,37 +103,31 @@ def redis_url(engines: Engines) -> str:
 @pytest.fixture
 def private_valkey(tmp_path: Path) -> Iterator[Valkey]:
     """A Valkey of this test's own, to be killed, restarted or flushed."""
-    valkey = Valkey(tmp_path / "valkey")
-    valkey.start()
-    yield valkey
-    valkey.stop()
+    with Valkey(tmp_path / "private") as valkey:
+        yield valkey
 
 
 @pytest.fixture
 async def private_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
-    """A PostgreSQL of this test's own, to be killed or restarted; `url("expendi")` is migrated."""
-    postgres = Postgres(tmp_path / "postgres")
-    postgres.start()
-    await make_migrated(postgres, "expendi")
-    yield postgres
-    postgres.stop()
+    """A migrated PostgreSQL of this test's own, to be killed or restarted."""
+    with Postgres(tmp_path / "private", options=UNSAFE) as postgres:
+        await apply_schema(postgres.url)
+        yield postgres
 
 
 @pytest.fixture
 def anvil(tmp_path: Path) -> Iterator[Anvil]:
-    """A fresh chain of this test's own; a block per transaction."""
-    anvil = Anvil(tmp_path / "anvil")
-    anvil.start()
-    yield anvil
-    anvil.stop()
+    """A fresh chain of this test's own; each transaction gets a block at once."""
+    with Anvil(tmp_path / "private", block_time=None) as anvil:
+        yield anvil
 
 
 @pytest.fixture
 def make_settings(request: pytest.FixtureRequest, tmp_path: Path) -> MakeSettings:
-    """Settings with the urls of this test; keyword arguments win."""
+    """Settings with the urls of this test's engines; keyword arguments win."""
+    urls = {name: request.getfixturevalue(name) for name in ("database_url", "redis_url")}
 
     def make(**overrides: Any) -> Settings:
-        urls = {name: request.getfixturevalue(name) for name in ("database_url", "redis_url") if name not in overrides}
         defaults = {"data_dir": tmp_path / "data", "secret_key": "k" * 32, "chains_file": tmp_path / "chains.toml"}
         return Settings(**{**defaults, **urls, **overrides})
 

@@ -10,7 +10,6 @@ import pytest
 
 from store.postgres import Pool
 from store.statements import FOLDER, load
-from tests.engines import ROOT
 
 FEATURES = sorted(path.stem for path in FOLDER.glob("*.sql"))
 
@@ -34,7 +33,7 @@ def test_names_are_unique_and_used(feature: str) -> None:
     assert names
     assert max(names.values()) == 1
     assert list(names) == list(load(feature))
-    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "store").glob("*.py"))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in FOLDER.parent.glob("*.py"))
     assert [name for name in names if f'"{name}"' not in code] == []
 
 
