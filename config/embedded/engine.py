@@ -12,6 +12,8 @@ from typing import ClassVar, Self
 from config.embedded import children
 from config.embedded.children import Launch
 
+DATABASE = "expendi"
+"""Name of our database in every embedded engine that has databases."""
 ATTEMPTS = 3
 """Starts tried when the port was ours to choose: another process may take it between our look and the engine's bind."""
 _LOG_LINES = 15

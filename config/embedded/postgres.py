@@ -13,9 +13,9 @@ from signal import SIGINT, Signals
 from typing import ClassVar
 
 from config.embedded.children import Launch
-from config.embedded.engine import Engine, EngineError
+from config.embedded.engine import DATABASE, Engine, EngineError
 
-USER = DATABASE = "expendi"
+USER = "expendi"
 _NOBODY = 65534
 _INIT_TIMEOUT_S = 120
 _ALWAYS: Mapping[str, str] = {
