@@ -89,7 +89,7 @@ def deposited(book: Book, event: FundsDeposited) -> None:
 
 def funded(book: Book, event: BucketFunded) -> None:
     """Unallocated money moves into a bucket."""
-    bucket = book.keep(book.bucket(event.emitter, event.user, event.name))
+    bucket = _existing(book, event, event.name)
     touched = [
         book.move(event.user, "unallocated", wallet=event.emitter, token=event.token, delta=-event.amount),
         _move_bucket(book, bucket, event.token, event.amount),
@@ -100,7 +100,7 @@ def funded(book: Book, event: BucketFunded) -> None:
 
 def spent(book: Book, event: SpentFromBucket) -> None:
     """Money leaves a bucket and counts against its limit; a delegate who sent it is told too."""
-    before = book.bucket(event.emitter, event.user, event.name)
+    before = _existing(book, event, event.name)
     if before.period_start is None or is_due(before.period_start, book.block.time):
         before = replace(before, spent=0, period_start=book.block.time)
     bucket = book.keep(replace(before, spent=before.spent + event.amount))
@@ -129,8 +129,8 @@ def spent(book: Book, event: SpentFromBucket) -> None:
 
 def transferred(book: Book, event: BucketTransfer) -> None:
     """Money moves between two buckets; what was spent stays."""
-    source = book.keep(book.bucket(event.emitter, event.user, event.from_name))
-    target = book.keep(book.bucket(event.emitter, event.user, event.to_name))
+    source = _existing(book, event, event.from_name)
+    target = _existing(book, event, event.to_name)
     touched = [
         _move_bucket(book, source, event.token, -event.amount),
         _move_bucket(book, target, event.token, event.amount),
@@ -184,6 +184,14 @@ def operated(book: Book, event: AccountOperation) -> None:
         account_type=ACCOUNT_TYPES[event.account_type],
     )
     book.record(event, event.user, movement)
+
+
+def _existing(book: Book, event: WalletEvent, raw_name: bytes) -> BucketRow:
+    """The bucket an event speaks of; one created before our first block is told before it is used."""
+    bucket = book.bucket(event.emitter, event.user, raw_name)
+    if bucket.bucket_id not in book.buckets:
+        book.tell_bucket(book.keep(bucket), event.tx_hash, event.n, "seen")
+    return bucket
 
 
 def _move_bucket(book: Book, bucket: BucketRow, token: Address, delta: int) -> BalanceKey:

@@ -40,6 +40,14 @@ LOST = (
 """The server is away or the connection broke: nothing was decided, the same step may be tried again later."""
 
 
+def is_passing(error: BaseException) -> bool:
+    """Whether the same step may succeed later without a change: the server is away, or it asked for a retry.
+
+    asyncpg's errors about bad arguments are InterfaceErrors too; they are ValueErrors and never pass.
+    """
+    return isinstance(error, (*LOST, *RETRYABLE)) and not isinstance(error, ValueError)
+
+
 async def _prepare(conn: Tx) -> None:
     await conn.set_type_codec("jsonb", encoder=_encode_json, decoder=orjson.loads, schema="pg_catalog")
 

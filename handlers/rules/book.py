@@ -68,8 +68,18 @@ class Book:
     drafts: list[Draft] = field(default_factory=list)
     changed_buckets: dict[str, None] = field(default_factory=dict)
     changed_balances: dict[BalanceKey, None] = field(default_factory=dict)
+    held: dict[str, set[Address]] = field(default_factory=dict)
+    """Tokens of each bucket, so that showing one bucket needs no look at all balances."""
     paid: set[str] = field(default_factory=set)
     """Transactions whose fee is on a row already: a fee counts once."""
+
+    def __post_init__(self) -> None:
+        for key in self.balances:
+            self._index(key)
+
+    def _index(self, key: BalanceKey) -> None:
+        if key.bucket_id:
+            self.held.setdefault(key.bucket_id, set()).add(key.token)
 
     @property
     def cause(self) -> str:
@@ -110,6 +120,8 @@ class Book:
 
     def put(self, key: BalanceKey, raw: int) -> BalanceKey:
         """Set one balance and return its key."""
+        if key not in self.balances:
+            self._index(key)
         self.balances[key] = raw
         self.changed_balances[key] = None
         return key
@@ -124,6 +136,13 @@ class Book:
             return []
         delta = transfer.amount * ((transfer.recipient == user) - (transfer.sender == user))
         return [self.put(key, self.balances.get(key, 0) + delta)]
+
+    def open_own(self, user: Address, token: Address, raw: int) -> None:
+        """Begin to follow a token of the user's own address; a snapshot carries what no event told."""
+        key = BalanceKey(user, self.chain.id, "wallet", "", "", token)
+        if key not in self.changed_balances:
+            self.put(key, raw)
+            self.tell_bulk(user, "backfill")
 
     # The ledger and the log -------------------------------------------------------------------------------------
 
@@ -164,7 +183,11 @@ class Book:
 
     def bucket_resource(self, row: BucketRow) -> dict[str, object]:
         """A bucket as it is now, for the wire."""
-        return wire.bucket(row, bucket_balances(self.balances, row), chain=self.chain)
+        keys = (
+            BalanceKey(row.user, row.chain_id, "bucket", row.wallet, row.bucket_id, token)
+            for token in self.held.get(row.bucket_id, ())
+        )
+        return wire.bucket(row, [(key.token, self.balances[key]) for key in keys], chain=self.chain)
 
     def _row(self, event: ChainEvent, user: Address, movement: Movement, *, role: Role) -> TransactionRow:
         symbol, decimals, is_usd = token_facts(self.chain, movement.token)
@@ -220,11 +243,6 @@ class Book:
             cause=self.cause,
             transaction_id=transaction_id,
         )
-
-
-def bucket_balances(balances: Mapping[BalanceKey, int], row: BucketRow) -> list[tuple[Address, int]]:
-    """(token, raw amount) of everything a bucket holds, zeros included."""
-    return [(key.token, raw) for key, raw in balances.items() if key.bucket_id == row.bucket_id]
 
 
 def with_delegate(row: BucketRow, delegate: Address, *, added: bool) -> BucketRow:

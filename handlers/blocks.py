@@ -1,0 +1,277 @@
+"""A block becomes ledger, balances and log entries in one transaction: load, fold in memory, write at once.
+
+Nobody is told before the commit: `apply` and `revert` hand back what is to be published after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import orjson
+import structlog
+
+from config import metrics
+from config.chains import Chain
+from handlers.chain_events import ChainEvent, DecodedBlock, SpentFromBucket, TokenTransfer, WalletEvent
+from handlers.routes import dispatch
+from handlers.rules.book import Book
+from handlers.rules.legs import Legs, join
+from handlers.rules.periods import PERIOD, iso
+from handlers.spending import close_periods
+from store import cursors, ledger, log, outbox, spending
+from store.postgres import Tx, is_passing
+from store.records import Address, BlockRef, BucketRow, Cursor, Frame, Log, QuarantinedLog
+
+logger = structlog.get_logger(__name__)
+
+Openings = Mapping[Address, Mapping[Address, int]]
+"""User -> token -> balanceOf at the end of the block, for those whose own address begins to be followed."""
+
+PERSIST = ("quick", "persist_block")
+
+
+class ParentMismatch(Exception):
+    """The block does not follow the one the ledger stands at: it may not be applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a block's transaction did; `message` goes to the chain's channel, `frames` to the users'."""
+
+    ref: BlockRef
+    frames: Sequence[Frame]
+    message: bytes
+    transactions: int
+    users: frozenset[Address]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every step of one block needs; `counters` are the locked counter rows."""
+
+    tx: Tx
+    chain: Chain
+    block: DecodedBlock
+    generation: int
+    legs: Legs
+    openings: Openings
+    known: Mapping[Address, int | None]
+    owners: Mapping[Address, Address | None]
+    now: datetime
+
+    @property
+    def users(self) -> list[Address]:
+        """Everyone whose rows this block may change."""
+        return sorted(self.known)
+
+
+async def apply(
+    tx: Tx,
+    chain: Chain,
+    block: DecodedBlock,
+    *,
+    before: Cursor | None,
+    head: int,
+    finalized: int,
+    owners: Mapping[Address, Address | None],
+    openings: Openings,
+    now: datetime,
+) -> Committed:
+    """Apply a block on top of `before`; the caller commits. Raises CursorMoved or ParentMismatch and writes nothing."""
+    ref = BlockRef(block.number, block.hash)
+    _check_parent(before, block)
+    await cursors.move(tx, before, chain.id, ref, time=block.time, head=head, finalized=finalized)
+    generation = await cursors.apply_block(tx, chain.id, ref, parent_hash=block.parent_hash, time=block.time)
+    due = await spending.due_buckets(tx, chain.id, started_by=block.time - PERIOD)
+    frames: list[Frame] = []
+    users: frozenset[Address] = frozenset()
+    rows = 0
+    if block.events or due or openings:
+        known = await _known_users(tx, chain, block.events, also=[*(b.user for b in due), *openings])
+        setting = Setting(tx, chain, block, generation, join(block.events), openings, known, owners, now)
+        frames, rows, users = await _apply_events(setting, due)
+    for refused in block.quarantined:
+        await _quarantine(tx, chain, ref, refused)
+    await cursors.count_rows(tx, chain.id, block.hash, rows)
+    if rows:
+        await outbox.request(tx, *PERSIST, {"chainId": chain.id, "number": block.number, "hash": block.hash})
+    message = block_message(
+        chain.id, ref, block.parent_hash, time=block.time, kind="apply", transactions=rows, users=users
+    )
+    return Committed(ref, frames, message, rows, users)
+
+
+def block_message(
+    chain_id: int,
+    ref: BlockRef,
+    parent_hash: str,
+    *,
+    time: datetime,
+    kind: Literal["apply", "revert"],
+    transactions: int,
+    users: Iterable[Address],
+) -> bytes:
+    """What `chain:<id>:blocks` carries for a committed or reverted block."""
+    return orjson.dumps(
+        {
+            "chainId": chain_id,
+            "number": ref.number,
+            "hash": ref.hash,
+            "parentHash": parent_hash,
+            "time": iso(time),
+            "kind": kind,
+            "transactions": transactions,
+            "users": sorted(users),
+        }
+    )
+
+
+def _check_parent(before: Cursor | None, block: DecodedBlock) -> None:
+    if before is None:
+        return
+    if block.number <= before.number or (block.number == before.number + 1 and block.parent_hash != before.hash):
+        raise ParentMismatch(f"block {block.number} {block.hash} does not follow {before.number} {before.hash}")
+
+
+async def _known_users(
+    tx: Tx, chain: Chain, events: Iterable[ChainEvent], *, also: Iterable[Address]
+) -> dict[Address, int | None]:
+    """The registered among everyone the block names; `user` of an accepted event is registered by it."""
+    named: set[Address] = set()
+    others: set[Address] = set(also)
+    for event in events:
+        if isinstance(event, TokenTransfer):
+            others.update((event.sender, event.recipient))
+        elif isinstance(event, WalletEvent):
+            named.add(event.user)
+            if isinstance(event, SpentFromBucket) and event.spender is not None:
+                others.add(event.spender)
+    known = await spending.registered(tx, chain.id, named | others)
+    missing = sorted(user for user in named if user not in known)
+    if missing:
+        await spending.register(tx, chain.id, missing)
+    return known | dict.fromkeys(missing)
+
+
+async def _apply_events(setting: Setting, due: Sequence[BucketRow]) -> tuple[list[Frame], int, frozenset[Address]]:
+    """All events at once; when that raises, one by one, so that a bad one costs only itself."""
+    block = setting.block
+    # Counter rows are locked before anything of these users is read or written.
+    await log.lock(setting.tx, setting.known)
+    try:
+        async with setting.tx.transaction():
+            return await _apply_batch(setting, block.events, due=due, openings=setting.openings)
+    except Exception as error:  # whatever a handler or a row raises is narrowed down one by one
+        if is_passing(error):
+            raise
+        logger.warning("block_apply_failed", chain=setting.chain.id, number=block.number, error=repr(error))
+    frames: list[Frame] = []
+    rows = 0
+    users: set[Address] = set()
+    steps: list[tuple[tuple[ChainEvent, ...], Sequence[BucketRow], Openings]] = [((), due, {})]
+    steps += [((event,), (), {}) for event in block.events]
+    steps.append(((), (), setting.openings))
+    for events, closing, openings in steps:
+        done = await _apply_alone(setting, events, due=closing, openings=openings)
+        frames += done[0]
+        rows += done[1]
+        users |= done[2]
+    return frames, rows, frozenset(users)
+
+
+async def _apply_alone(
+    setting: Setting, events: Sequence[ChainEvent], *, due: Sequence[BucketRow], openings: Openings
+) -> tuple[list[Frame], int, frozenset[Address]]:
+    """One event in a savepoint of its own; what fails is quarantined with its reason."""
+    try:
+        async with setting.tx.transaction():
+            return await _apply_batch(setting, events, due=due, openings=openings)
+    except Exception as error:  # the failing log is kept with its reason and counted
+        if is_passing(error) or not events:
+            raise
+        ref = BlockRef(setting.block.number, setting.block.hash)
+        await _quarantine(setting.tx, setting.chain, ref, _refused(events[0], error))
+        return [], 0, frozenset()
+
+
+async def _apply_batch(
+    setting: Setting, events: Sequence[ChainEvent], *, due: Sequence[BucketRow], openings: Openings
+) -> tuple[list[Frame], int, frozenset[Address]]:
+    book = await _open_book(setting, openings)
+    close_periods(book, due)
+    for event in events:
+        dispatch(book, event)
+    _open_balances(book, openings)
+    frames = await _write(setting, book)
+    return frames, len(book.rows), frozenset(d.user for d in book.drafts)
+
+
+async def _open_book(setting: Setting, openings: Openings) -> Book:
+    tx, chain, users = setting.tx, setting.chain, setting.users
+    buckets = await spending.buckets_of(tx, chain.id, users) if users else []
+    balances = await spending.balances_of(tx, chain.id, users) if users else {}
+    return Book(
+        chain=chain,
+        block=setting.block,
+        generation=setting.generation,
+        legs=setting.legs,
+        registered=frozenset(setting.known),
+        followed=frozenset(user for user, since in setting.known.items() if since is not None),
+        opened=openings,
+        owners=setting.owners,
+        buckets={row.bucket_id: row for row in buckets},
+        balances=balances,
+    )
+
+
+def _open_balances(book: Book, openings: Openings) -> None:
+    """Begin to follow users' own addresses with what they hold at the end of the block."""
+    for user, held in openings.items():
+        for token, raw in held.items():
+            if raw:
+                book.open_own(user, token, raw)
+
+
+async def _write(setting: Setting, book: Book) -> list[Frame]:
+    """Everything a book changed, in a few statements; log entries last, since seq is allocated last."""
+    tx, chain_id, number = setting.tx, setting.chain.id, setting.block.number
+    await ledger.keep_preimages(
+        tx,
+        chain_id,
+        BlockRef(number, setting.block.hash),
+        buckets=book.changed_buckets,
+        balances=book.changed_balances,
+        wallets=book.created_wallets,
+        scopes=book.opened,
+    )
+    await spending.save_wallets(tx, chain_id, book.created_wallets, number=number)
+    await spending.save_buckets(tx, [book.buckets[key] for key in book.changed_buckets])
+    await spending.save_balances(tx, {key: book.balances[key] for key in book.changed_balances})
+    if book.opened:
+        await spending.open_scopes(tx, chain_id, list(book.opened), number=number)
+    await ledger.record(tx, book.rows)
+    if not book.drafts:
+        return []
+    counters = await log.lock(tx, (draft.user for draft in book.drafts))
+    return await log.append(tx, counters, book.drafts, at=setting.now)
+
+
+def _refused(event: ChainEvent, error: Exception) -> QuarantinedLog:
+    what = Log(event.emitter, (type(event).__name__,), "0x", event.tx_hash, event.log_index)
+    return QuarantinedLog(what, f"{type(error).__name__}: {error}")
+
+
+async def _quarantine(tx: Tx, chain: Chain, ref: BlockRef, refused: QuarantinedLog) -> None:
+    await cursors.quarantine(tx, chain.id, ref, refused)
+    metrics.LOGS_QUARANTINED.labels(chain=str(chain.id)).inc()
+    logger.error(
+        "log_quarantined",
+        chain=chain.id,
+        number=ref.number,
+        tx=refused.log.tx_hash,
+        log_index=refused.log.log_index,
+        reason=refused.reason,
+    )

@@ -1,0 +1,37 @@
+"""The whole state of one user at one log position, read in one instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from handlers.deps import Deps
+from handlers.rules import wire
+from store import log, spending
+from store.postgres import frozen
+from store.records import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """`body` is the finished JSON text of `{seq, balances, buckets, …}`; epoch and seq are the log's position."""
+
+    epoch: str
+    seq: int
+    body: str
+
+
+async def read(deps: Deps, user: Address) -> Snapshot:
+    """Snapshot of a signed-in user, in one REPEATABLE READ transaction with the user's counter row.
+
+    Raises LookupError for an address that never signed in: it has no log.
+    """
+    async with frozen(deps.pool) as tx:
+        head = (await log.heads(tx, [user])).get(user)
+        if head is None:
+            raise LookupError(f"{user} has no log")
+        buckets = await spending.buckets_of(tx, None, [user])
+        balances = await spending.balances_of(tx, None, [user])
+    body = wire.snapshot(seq=head.seq, buckets=buckets, balances=balances, chains=deps.chains)
+    return Snapshot(head.epoch, head.seq, orjson.dumps(body).decode())

@@ -1,0 +1,92 @@
+"""The ledger's rows, and the pre-images that take a block back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from store.postgres import Tx
+from store.records import Address, BalanceKey, BlockRef, TransactionRow
+from store.statements import load
+
+SQL = load("ledger")
+
+RESTORES = ("restore_buckets", "restore_balances", "restore_wallets", "restore_scopes", "forget_preimages")
+
+
+async def record(tx: Tx, rows: Sequence[TransactionRow]) -> None:
+    """Write ledger rows; one that is there already is a no-op, one of a block that came back counts again."""
+    if not rows:
+        return
+    columns = list(map(list, zip(*map(_values, rows), strict=True)))
+    await tx.execute(SQL["record"], *columns)
+
+
+async def revert(tx: Tx, chain_id: int, block_hash: str) -> set[Address]:
+    """Take a block's ledger rows back; returns whose they were."""
+    return {row["user_address"] for row in await tx.fetch(SQL["revert"], chain_id, block_hash)}
+
+
+async def keep_preimages(
+    tx: Tx,
+    chain_id: int,
+    block: BlockRef,
+    *,
+    buckets: Collection[str],
+    balances: Collection[BalanceKey],
+    wallets: Collection[Address],
+    scopes: Collection[Address],
+) -> None:
+    """Keep rows as they are before the block changes them; the first time within a block counts."""
+    head = (chain_id, block.number, block.hash)
+    if buckets:
+        await tx.execute(SQL["keep_buckets"], *head, list(buckets))
+    if balances:
+        columns = zip(*((k.user, k.scope, k.wallet, k.bucket_id, k.token) for k in balances), strict=True)
+        await tx.execute(SQL["keep_balances"], *head, *map(list, columns))
+    if wallets:
+        await tx.execute(SQL["keep_wallets"], *head, list(wallets))
+    if scopes:
+        await tx.execute(SQL["keep_scopes"], *head, list(scopes))
+
+
+async def concerned(tx: Tx, chain_id: int, block_hash: str, *, cause: str) -> set[Address]:
+    """Everyone that a block changed anything for."""
+    return {row["user_address"] for row in await tx.fetch(SQL["concerned"], chain_id, block_hash, cause)}
+
+
+async def restore_preimages(tx: Tx, chain_id: int, block_hash: str) -> None:
+    """Put every chain-owned row back as it was before the block."""
+    for name in RESTORES:
+        await tx.execute(SQL[name], chain_id, block_hash)
+
+
+def _values(row: TransactionRow) -> tuple[object, ...]:
+    return (
+        row.user,
+        row.chain_id,
+        row.block_hash,
+        row.tx_hash,
+        row.n,
+        row.id,
+        row.event_id,
+        row.role,
+        row.log_index,
+        row.block_number,
+        row.block_time,
+        row.type,
+        row.account_type,
+        row.direction,
+        row.token,
+        row.symbol,
+        row.decimals,
+        str(row.amount),
+        None if row.usd is None else str(row.usd),
+        row.wallet,
+        row.bucket_id,
+        row.bucket,
+        row.to_bucket_id,
+        row.to_bucket,
+        row.counterparty,
+        row.spender,
+        None if row.fee_wei is None else str(row.fee_wei),
+    )

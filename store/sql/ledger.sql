@@ -1,0 +1,94 @@
+-- record --
+INSERT INTO transactions (user_address, chain_id, block_hash, tx_hash, n, id, event_id, role, log_index, block_number,
+                          block_time, type, account_type, direction, token, symbol, decimals, amount, usd, wallet,
+                          bucket_id, bucket, to_bucket_id, to_bucket, counterparty, spender, fee_wei)
+SELECT user_address, chain_id, block_hash, tx_hash, n, id, event_id, role, log_index, block_number, block_time, type,
+       account_type, direction, token, symbol, decimals, amount::numeric, usd::numeric, wallet, bucket_id, bucket,
+       to_bucket_id, to_bucket, counterparty, spender, fee_wei::numeric
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::text[], $9::int[],
+            $10::bigint[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[],
+            $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[],
+            $25::text[], $26::text[], $27::text[])
+     AS t (user_address, chain_id, block_hash, tx_hash, n, id, event_id, role, log_index, block_number, block_time,
+           type, account_type, direction, token, symbol, decimals, amount, usd, wallet, bucket_id, bucket,
+           to_bucket_id, to_bucket, counterparty, spender, fee_wei)
+ON CONFLICT (user_address, chain_id, block_hash, tx_hash, n) DO UPDATE SET
+    canonical = true, event_id = excluded.event_id, version = nextval('ledger_version'), updated_at = now()
+WHERE NOT transactions.canonical
+
+-- revert --
+UPDATE transactions SET canonical = false, version = nextval('ledger_version'), updated_at = now()
+WHERE chain_id = $1 AND block_hash = $2 AND canonical
+RETURNING user_address
+
+-- keep_buckets --
+INSERT INTO preimages (chain_id, block_number, block_hash, relation, key, was)
+SELECT $1, $2, $3, 'buckets', k, to_jsonb(b)
+FROM unnest($4::text[]) AS k LEFT JOIN buckets AS b ON b.bucket_id = k
+ON CONFLICT DO NOTHING
+
+-- keep_balances --
+INSERT INTO preimages (chain_id, block_number, block_hash, relation, key, was)
+SELECT $1, $2, $3, 'balances', concat_ws('|', k.user_address, k.scope, k.wallet, k.bucket_id, k.token), to_jsonb(b)
+FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+     AS k (user_address, scope, wallet, bucket_id, token)
+LEFT JOIN balances AS b ON b.user_address = k.user_address AND b.chain_id = $1 AND b.scope = k.scope
+    AND b.wallet = k.wallet AND b.bucket_id = k.bucket_id AND b.token = k.token
+ON CONFLICT DO NOTHING
+
+-- keep_wallets --
+INSERT INTO preimages (chain_id, block_number, block_hash, relation, key, was)
+SELECT $1, $2, $3, 'wallets', k, to_jsonb(w)
+FROM unnest($4::text[]) AS k LEFT JOIN wallets AS w ON w.chain_id = $1 AND w.address = k
+ON CONFLICT DO NOTHING
+
+-- keep_scopes --
+INSERT INTO preimages (chain_id, block_number, block_hash, relation, key, was)
+SELECT $1, $2, $3, 'wallet_scopes', k, to_jsonb(s)
+FROM unnest($4::text[]) AS k JOIN wallet_scopes AS s ON s.chain_id = $1 AND s.user_address = k
+ON CONFLICT DO NOTHING
+
+-- restore_buckets --
+WITH gone AS (
+    DELETE FROM buckets USING preimages AS p
+    WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'buckets' AND p.was IS NULL AND bucket_id = p.key
+)
+INSERT INTO buckets SELECT r.* FROM preimages AS p, jsonb_populate_record(NULL::buckets, p.was) AS r
+WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'buckets' AND p.was IS NOT NULL
+ON CONFLICT (bucket_id) DO UPDATE SET
+    active = excluded.active, monthly_limit = excluded.monthly_limit, spent = excluded.spent,
+    period_start = excluded.period_start, delegates = excluded.delegates
+
+-- restore_balances --
+WITH gone AS (
+    DELETE FROM balances AS b USING preimages AS p
+    WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'balances' AND p.was IS NULL AND b.chain_id = $1
+        AND b.user_address = split_part(p.key, '|', 1) AND b.scope = split_part(p.key, '|', 2)
+        AND b.wallet = split_part(p.key, '|', 3) AND b.bucket_id = split_part(p.key, '|', 4)
+        AND b.token = split_part(p.key, '|', 5)
+)
+INSERT INTO balances SELECT r.* FROM preimages AS p, jsonb_populate_record(NULL::balances, p.was) AS r
+WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'balances' AND p.was IS NOT NULL
+ON CONFLICT (user_address, chain_id, scope, wallet, bucket_id, token) DO UPDATE SET amount = excluded.amount
+
+-- restore_wallets --
+DELETE FROM wallets AS w USING preimages AS p
+WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'wallets' AND p.was IS NULL
+    AND w.chain_id = $1 AND w.address = p.key
+
+-- restore_scopes --
+UPDATE wallet_scopes AS s SET opened_block = (p.was ->> 'opened_block')::bigint FROM preimages AS p
+WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'wallet_scopes'
+    AND s.chain_id = $1 AND s.user_address = p.key
+
+-- forget_preimages --
+DELETE FROM preimages WHERE chain_id = $1 AND block_hash = $2
+
+-- concerned --
+-- Everyone whose ledger, balances, buckets or log a block changed: locked before it is taken back.
+SELECT user_address FROM transactions WHERE chain_id = $1 AND block_hash = $2 AND canonical
+UNION SELECT user_address FROM user_log WHERE chain_id = $1 AND cause = $3
+UNION SELECT split_part(key, '|', 1) FROM preimages
+    WHERE chain_id = $1 AND block_hash = $2 AND relation = 'balances'
+UNION SELECT b.user_address FROM preimages AS p JOIN buckets AS b ON b.bucket_id = p.key
+    WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'buckets'
