@@ -90,7 +90,7 @@ def without_root(death_signal: Signals | None = None) -> list[str]:
     prefix = _prefix_of_root()
     if prefix[0] == "setpriv" and death_signal is not None:
         # A change of user clears the death signal; setpriv sets it again after the change.
-        return [*prefix, "--pdeathsig", str(int(death_signal))]
+        return [*prefix, "--pdeathsig", death_signal.name.removeprefix("SIG")]
     return prefix
 
 
