@@ -16,10 +16,12 @@ from pathlib import Path
 
 import asyncpg
 
+from store.clickhouse import Analytics, database_of, without_database
 from store.postgres import connect
 from store.statements import load
 
 SQL = load("migrate")
+CLICKHOUSE_SQL = load("clickhouse/migrate")
 
 POSTGRES = Path(__file__).parent / "schema"
 CLICKHOUSE = POSTGRES / "clickhouse"
@@ -121,3 +123,36 @@ async def _apply(conn: asyncpg.Connection[asyncpg.Record], file: Migration) -> N
             await conn.execute(SQL["record"], file.name, file.checksum)
     except asyncpg.PostgresError as error:
         raise MigrationError(f"{file.name} failed and nothing of it was applied: {error}") from error
+
+
+async def clickhouse(
+    analytics: Analytics, folder: Path = CLICKHOUSE, *, told: Callable[[str], None] = lambda _: None
+) -> list[str]:
+    """Apply what is missing to the database of `analytics`, making it first; the caller holds the lock."""
+    await _make_database(analytics.url)
+    await analytics.command(CLICKHOUSE_SQL["create_table"])
+    applied = {str(name): str(checksum) for name, checksum in await analytics.rows(CLICKHOUSE_SQL["applied"])}
+    names = []
+    for file in pending(read(folder), applied):
+        for statement in statements(file.sql):
+            await analytics.command(statement)
+        await analytics.command(CLICKHOUSE_SQL["record"], name=file.name, checksum=file.checksum)
+        told(file.name)
+        names.append(file.name)
+    return names
+
+
+def statements(sql: str) -> list[str]:
+    """Statements of a ClickHouse file: each ends with `;` at the end of a line."""
+    parts = (part.strip() for part in re.split(r";[ \t]*$", sql, flags=re.MULTILINE))
+    return [part for part in parts if any(line.strip() and not line.startswith("--") for line in part.splitlines())]
+
+
+async def _make_database(url: str) -> None:
+    server = Analytics(without_database(url))
+    try:
+        ((exists,),) = await server.rows(CLICKHOUSE_SQL["database_exists"], database=database_of(url))
+        if not exists:
+            await server.command(CLICKHOUSE_SQL["create_database"], database=database_of(url))
+    finally:
+        await server.close()

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from config.embedded.chain import Anvil
+from config.embedded.clickhouse import ClickHouse
 from config.embedded.postgres import Postgres
 from config.embedded.valkey import Valkey
 from config.settings import Settings
 from store import migrate
+from store.clickhouse import Analytics, database_of
 from store.postgres import Pool, connect, open_pool
 
 MakeSettings = Callable[..., Settings]
@@ -30,6 +32,7 @@ class Engines:
     def __init__(self, folder: Path) -> None:
         self.postgres = Postgres(folder, options=UNSAFE)
         self.valkey = Valkey(folder)
+        self.clickhouse = ClickHouse(folder)
 
     @property
     def database_url(self) -> str:
@@ -44,6 +47,11 @@ class Engines:
     def redis_url(self) -> str:
         return self.valkey.url
 
+    @property
+    def clickhouse_url(self) -> str:
+        """Starts it with the first test that asks: it takes a second and 300 MB."""
+        return self.clickhouse.start().url
+
     def start(self) -> None:
         for engine in (self.postgres, self.valkey):
             engine.begin()
@@ -52,7 +60,7 @@ class Engines:
         asyncio.run(apply_schema(self.database_url))
 
     def stop(self) -> None:
-        for engine in (self.valkey, self.postgres):
+        for engine in (self.clickhouse, self.valkey, self.postgres):
             engine.stop()
 
 
@@ -116,6 +124,28 @@ async def private_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
 
 
 @pytest.fixture
+async def analytics(engines: Engines) -> AsyncIterator[Analytics]:
+    """A migrated ClickHouse database of this test's own, and a client on it."""
+    analytics = Analytics(in_database(engines.clickhouse_url, f"test_{uuid.uuid4().hex}"))
+    await migrate.clickhouse(analytics)
+    yield analytics
+    await analytics.command("DROP DATABASE {database:Identifier}", database=database_of(analytics.url))
+    await analytics.close()
+
+
+@pytest.fixture
+def clickhouse_url(analytics: Analytics) -> str:
+    return analytics.url
+
+
+@pytest.fixture
+def private_clickhouse(tmp_path: Path) -> Iterator[ClickHouse]:
+    """A ClickHouse of this test's own, to be killed or restarted; not migrated."""
+    with ClickHouse(tmp_path / "private") as clickhouse:
+        yield clickhouse
+
+
+@pytest.fixture
 def anvil(tmp_path: Path) -> Iterator[Anvil]:
     """A fresh chain of this test's own; each transaction gets a block at once."""
     with Anvil(tmp_path / "private", block_time=None) as anvil:
@@ -124,8 +154,13 @@ def anvil(tmp_path: Path) -> Iterator[Anvil]:
 
 @pytest.fixture
 def make_settings(request: pytest.FixtureRequest, tmp_path: Path) -> MakeSettings:
-    """Settings with the urls of this test's engines; keyword arguments win."""
+    """Settings with the urls of this test's engines; keyword arguments win.
+
+    ClickHouse's is given to a test that asks for `analytics` or `clickhouse_url`; others get one that answers nobody.
+    """
     urls = {name: request.getfixturevalue(name) for name in ("database_url", "redis_url")}
+    wanted = {"analytics", "clickhouse_url"} & set(request.fixturenames)
+    urls["clickhouse_url"] = request.getfixturevalue("clickhouse_url") if wanted else "http://127.0.0.1:9/unused"
 
     def make(**overrides: Any) -> Settings:
         defaults = {"data_dir": tmp_path / "data", "secret_key": "k" * 32, "chains_file": tmp_path / "chains.toml"}
