@@ -30,8 +30,6 @@ logger = structlog.get_logger(__name__)
 Openings = Mapping[Address, Mapping[Address, int]]
 """User -> token -> balanceOf at the end of the block, for those whose own address begins to be followed."""
 
-PERSIST = ("quick", "persist_block")
-
 
 class ParentMismatch(Exception):
     """The block does not follow the one the ledger stands at: it may not be applied."""
@@ -90,14 +88,14 @@ async def apply(
     users: frozenset[Address] = frozenset()
     rows = 0
     if block.events or due or openings:
-        known = await _known_users(tx, chain, block.events, also=[*(b.user for b in due), *openings])
+        known = await _known_users(tx, chain, block.events, owners=owners, also=[*(b.user for b in due), *openings])
         setting = Setting(tx, chain, block, generation, join(block.events), openings, known, owners, now)
         frames, rows, users = await _apply_events(setting, due)
     for refused in block.quarantined:
         await _quarantine(tx, chain, ref, refused)
     await cursors.count_rows(tx, chain.id, block.hash, rows)
     if rows:
-        await outbox.request(tx, *PERSIST, {"chainId": chain.id, "number": block.number, "hash": block.hash})
+        await request_persistence(tx, chain.id, ref)
     message = block_message(
         chain.id, ref, block.parent_hash, time=block.time, kind="apply", transactions=rows, users=users
     )
@@ -129,6 +127,11 @@ def block_message(
     )
 
 
+async def request_persistence(tx: Tx, chain_id: int, ref: BlockRef) -> None:
+    """Ask for the block's rows to be persisted as they are once this transaction commits."""
+    await outbox.request(tx, "quick", "persist_block", {"chainId": chain_id, "number": ref.number, "hash": ref.hash})
+
+
 def _check_parent(before: Cursor | None, block: DecodedBlock) -> None:
     if before is None:
         return
@@ -137,7 +140,12 @@ def _check_parent(before: Cursor | None, block: DecodedBlock) -> None:
 
 
 async def _known_users(
-    tx: Tx, chain: Chain, events: Iterable[ChainEvent], *, also: Iterable[Address]
+    tx: Tx,
+    chain: Chain,
+    events: Iterable[ChainEvent],
+    *,
+    owners: Mapping[Address, Address | None],
+    also: Iterable[Address],
 ) -> dict[Address, int | None]:
     """The registered among everyone the block names; `user` of an accepted event is registered by it."""
     named: set[Address] = set()
@@ -145,6 +153,9 @@ async def _known_users(
     for event in events:
         if isinstance(event, TokenTransfer):
             others.update((event.sender, event.recipient))
+            owner = owners.get(event.recipient)  # of a wallet in which the tokens may be stranded
+            if owner is not None:
+                others.add(owner)
         elif isinstance(event, WalletEvent):
             named.add(event.user)
             if isinstance(event, SpentFromBucket) and event.spender is not None:

@@ -110,7 +110,9 @@ def _fold(state: PlainState, event: ce.WalletEvent, now: datetime) -> None:
                     state.balances[name] = 0
 
 
-def shown(snapshot: Mapping[str, Any], *, chain_id: int, scopes: Iterable[str] = ("unallocated", "bucket", "wallet")) -> dict[str, Any]:
+def shown(
+    snapshot: Mapping[str, Any], *, chain_id: int, scopes: Iterable[str] = ("unallocated", "bucket", "wallet")
+) -> dict[str, Any]:
     """A snapshot in the form of `PlainState.shown`, for one chain."""
     wanted = set(scopes)
     return {

@@ -11,7 +11,7 @@ ON CONFLICT (chain_id) DO NOTHING RETURNING true
 -- move_cursor --
 -- Compare-and-swap: a writer that lost its lock moves nothing.
 UPDATE chain_cursors
-SET number = $4, hash = $5, block_time = $6, head = greatest($7, $4), finalized = greatest(finalized, $8),
+SET number = $4, hash = $5, block_time = $6, head = greatest($7, $4::bigint), finalized = greatest(finalized, $8),
     updated_at = now()
 WHERE chain_id = $1 AND number = $2 AND hash = $3
 RETURNING true
@@ -19,7 +19,8 @@ RETURNING true
 -- rewind_cursor --
 UPDATE chain_cursors
 SET number = $4, hash = $5,
-    block_time = coalesce((SELECT block_time FROM blocks WHERE chain_id = $1 AND hash = $5), block_time),
+    block_time = coalesce((SELECT b.block_time FROM blocks AS b WHERE b.chain_id = $1 AND b.hash = $5::text),
+                          chain_cursors.block_time),
     updated_at = now()
 WHERE chain_id = $1 AND number = $2 AND hash = $3
 RETURNING true
@@ -38,7 +39,8 @@ RETURNING generation
 
 -- count_rows --
 -- A block without ledger rows has nothing to persist.
-UPDATE blocks SET transactions = $3, persisted_at = CASE WHEN $3 = 0 THEN now() END WHERE chain_id = $1 AND hash = $2
+UPDATE blocks SET transactions = $3, persisted_at = CASE WHEN $3::int = 0 THEN now() END
+WHERE chain_id = $1 AND hash = $2
 
 -- revert_block --
 UPDATE blocks SET canonical = false, generation = generation + 1, revision = revision + 1, changed_at = now(),
