@@ -229,17 +229,16 @@ def running_engines(data_dir: Path) -> dict[str, str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"{path} can't be read ({error}): delete it and start `expendi up` again.") from error
     # `expendi up` removes the file when it stops; after a SIGKILL it stays, and its engines died with their parent.
-    return {field: engines[field] for field in EMBEDDED if engines.get(field)} if _alive(pid) else {}
+    return {field: engines[field] for field in EMBEDDED if engines.get(field)} if alive(pid) else {}
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process of this machine still runs; one that has ended and was not yet waited for does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    except PermissionError:
-        return True
-    return True
+    return state not in {b"Z", b"X"}
 
 
 def _own(settings: Settings) -> str:

