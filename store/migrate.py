@@ -106,13 +106,22 @@ async def postgres(
 ) -> list[str]:
     """Apply what is missing on a connection that is `locked`; `told` hears each name. Returns the names applied."""
     await conn.execute(SQL["create_table"])
-    applied = {row["name"]: row["checksum"] for row in await conn.fetch(SQL["applied"])}
     names = []
-    for file in pending(read(folder), applied):
+    for file in pending(read(folder), await _applied(conn)):
         await _apply(conn, file)
         told(file.name)
         names.append(file.name)
     return names
+
+
+async def pending_postgres(conn: asyncpg.Connection[asyncpg.Record], folder: Path = POSTGRES) -> list[str]:
+    """Names of the files that are still to be applied; changes nothing."""
+    applied = await _applied(conn) if await conn.fetchval(SQL["table_exists"]) else {}
+    return [file.name for file in pending(read(folder), applied)]
+
+
+async def _applied(conn: asyncpg.Connection[asyncpg.Record]) -> dict[str, str]:
+    return {row["name"]: row["checksum"] for row in await conn.fetch(SQL["applied"])}
 
 
 async def _apply(conn: asyncpg.Connection[asyncpg.Record], file: Migration) -> None:
@@ -131,15 +140,25 @@ async def clickhouse(
     """Apply what is missing to the database of `analytics`, making it first; the caller holds the lock."""
     await _make_database(analytics.url)
     await analytics.command(CLICKHOUSE_SQL["create_table"])
-    applied = {str(name): str(checksum) for name, checksum in await analytics.rows(CLICKHOUSE_SQL["applied"])}
     names = []
-    for file in pending(read(folder), applied):
+    for file in pending(read(folder), await _applied_clickhouse(analytics)):
         for statement in statements(file.sql):
             await analytics.command(statement)
         await analytics.command(CLICKHOUSE_SQL["record"], name=file.name, checksum=file.checksum)
         told(file.name)
         names.append(file.name)
     return names
+
+
+async def pending_clickhouse(analytics: Analytics, folder: Path = CLICKHOUSE) -> list[str]:
+    """Names of the files that are still to be applied; changes nothing."""
+    ((exists,),) = await analytics.rows(CLICKHOUSE_SQL["table_exists"])
+    applied = await _applied_clickhouse(analytics) if exists else {}
+    return [file.name for file in pending(read(folder), applied)]
+
+
+async def _applied_clickhouse(analytics: Analytics) -> dict[str, str]:
+    return {str(name): str(checksum) for name, checksum in await analytics.rows(CLICKHOUSE_SQL["applied"])}
 
 
 def statements(sql: str) -> list[str]:

@@ -5,6 +5,9 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at timestamptz NOT NULL DEFAULT now()
 )
 
+-- table_exists --
+SELECT to_regclass('schema_migrations') IS NOT NULL
+
 -- lock --
 -- Held by the connection, not by a transaction: it spans both stores, and dies with the process that holds it.
 SELECT pg_advisory_lock($1)
