@@ -10,12 +10,12 @@ from typing import Any
 import orjson
 
 from config.chains import Chain
-from handlers.blocks import PERSIST, Committed, block_message
+from handlers.blocks import Committed, block_message, request_persistence
 from handlers.events import BucketUpdate, NewTransaction, Resync, TransactionReverted
 from handlers.rules import wire
 from handlers.rules.budget_impact import bucket_impact
 from handlers.rules.ids import event_id
-from store import cursors, ledger, log, outbox, spending
+from store import cursors, ledger, log, spending
 from store.cursors import RevertedBlock
 from store.log import Told
 from store.postgres import Tx
@@ -60,7 +60,7 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
     drafts = [_correction(restored, entry) for entry in told] + [_bulk(restored, user) for user in sorted(silent)]
     frames = await log.append(tx, counters, drafts, at=now)
     if block.transactions:
-        await outbox.request(tx, *PERSIST, {"chainId": chain.id, "number": block.ref.number, "hash": block.ref.hash})
+        await request_persistence(tx, chain.id, block.ref)
     message = block_message(
         chain.id,
         block.ref,

@@ -1,0 +1,219 @@
+"""zulip's strongest test and ponder's: random histories with forks, on the real database.
+
+After every step each user's view with the new events applied equals a fresh snapshot, and the snapshot equals a plain
+recomputation from the canonical blocks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from config.settings import Settings
+from handlers import chain_events as ce
+from handlers.chain_events import ChainEvent, DecodedBlock
+from store.postgres import Pool
+from store.records import Address
+from tests.handlers.ledger import Bench, bench, sign_in
+from tests.handlers.scripted import OTHER_TOKEN, SHOP, USDC, WALLET, Script, address, at, make_chain, transfer
+from tests.recompute import recompute, shown
+from watchers.devnet import view as client
+
+EXAMPLES = itertools.count(1)
+"""Each example has a chain and users of its own in one database: a fresh database each would cost most of the time."""
+
+NAMES = (b"food", b"rent", "caf\u00e9".encode())
+WALLETS = (WALLET, "0x" + "ab" * 20)
+DAY_S = 86_400
+
+users = st.integers(0, 2)
+amounts = st.integers(0, 1000)
+tokens = st.sampled_from((USDC, OTHER_TOKEN))
+names = st.sampled_from(NAMES)
+wallets = st.sampled_from(WALLETS)
+
+actions = st.one_of(
+    st.tuples(st.just("create"), users, wallets, names, amounts),
+    st.tuples(st.just("update"), users, wallets, names, amounts, st.booleans()),
+    st.tuples(st.just("deposit"), users, wallets, tokens, amounts, st.booleans()),
+    st.tuples(st.just("fund"), users, wallets, names, tokens, amounts),
+    st.tuples(st.just("spend"), users, wallets, names, tokens, amounts, users, users),
+    st.tuples(st.just("move"), users, wallets, names, names, tokens, amounts),
+    st.tuples(st.just("withdraw"), users, wallets, tokens, amounts),
+    st.tuples(st.just("empty"), users, wallets, tokens),
+    st.tuples(st.just("delegate"), users, wallets, names, users, st.booleans()),
+    st.tuples(st.just("pay"), users, users, amounts),
+    st.tuples(st.just("strand"), users, wallets, amounts),
+)
+steps = st.one_of(
+    st.tuples(
+        st.just("block"),
+        st.lists(st.lists(actions, min_size=1, max_size=3), max_size=3),
+        st.sampled_from((2, 2, 2, 10 * DAY_S, 30 * DAY_S)),
+    ),
+    st.tuples(st.just("fork"), st.integers(1, 4)),
+    st.tuples(st.just("return"), st.integers(1, 2)),
+    st.tuples(
+        st.just("sign in"),
+    ),
+)
+
+
+@dataclass
+class World:
+    bench: Bench
+    script: Script
+    people: tuple[Address, ...]
+    views: dict[Address, dict[str, Any]] = field(default_factory=dict)
+    forks: int = 0
+
+    async def watch(self, user: Address) -> None:
+        self.views[user] = await self.bench.snapshot(user)
+
+    async def check(self) -> None:
+        """Apply what was told since; then view, fresh snapshot and recomputation are one."""
+        for user, seen in self.views.items():
+            fresh = await self.bench.snapshot(user)
+            told = await self.bench.told(user, seen["seq"])
+            assert [payload["seq"] for _, payload in told] == list(range(seen["seq"] + 1, fresh["seq"] + 1))
+            applied = client.apply_all(seen, told)
+            if any(event == "resync" for event, _ in told):
+                applied = fresh
+            assert client.differences(applied, fresh) == []
+            expected = recompute(self.script.made, user, followed=True).shown()
+            assert shown(fresh, chain_id=self.script.chain_id) == expected
+            self.views[user] = applied
+
+    def events(self, transaction: Sequence[tuple[Any, ...]]) -> list[ChainEvent]:
+        return [event for action in transaction for event in self._events(action)]
+
+    def _events(self, action: tuple[Any, ...]) -> list[ChainEvent]:
+        kind, who, *rest = action
+        user, people = self.people[who], self.people
+        match kind, rest:
+            case "create", (wallet, name, limit):
+                return [ce.BucketCreated(**at(wallet), user=user, name=name, monthly_limit=limit)]
+            case "update", (wallet, name, limit, active):
+                return [ce.BucketUpdated(**at(wallet), user=user, name=name, new_limit=limit, active=active)]
+            case "deposit", (wallet, token, amount, with_leg):
+                event = ce.FundsDeposited(**at(wallet), user=user, amount=amount, token=token)
+                return [transfer(user, wallet, amount), event] if with_leg and token == USDC else [event]
+            case "fund", (wallet, name, token, amount):
+                return [ce.BucketFunded(**at(wallet), user=user, name=name, amount=amount, token=token)]
+            case "spend", (wallet, name, token, amount, to, by):
+                recipient = people[to] if to != who else SHOP
+                event_ = ce.SpentFromBucket(
+                    **at(wallet),
+                    user=user,
+                    name=name,
+                    amount=amount,
+                    recipient=recipient,
+                    token=token,
+                    spender=people[by],
+                )
+                return [transfer(wallet, recipient, amount), event_] if token == USDC else [event_]
+            case "move", (wallet, source, target, token, amount):
+                return [
+                    ce.BucketTransfer(
+                        **at(wallet), user=user, from_name=source, to_name=target, amount=amount, token=token
+                    )
+                ]
+            case "withdraw", (wallet, token, amount):
+                out = ce.UnallocatedWithdraw(**at(wallet), user=user, token=token, amount=amount, recipient=user)
+                return [out, transfer(wallet, user, amount)] if token == USDC else [out]
+            case "empty", (wallet, token):
+                return [ce.EmergencyWithdraw(**at(wallet), user=user, token=token, amount=1)]
+            case "delegate", (wallet, name, other, added):
+                event_type = ce.DelegateAdded if added else ce.DelegateRemoved
+                return [event_type(**at(wallet), user=user, delegate=people[other], name=name)]
+            case "pay", (other, amount):
+                return [transfer(user, people[other], amount)]
+            case "strand", (wallet, amount):
+                return [transfer(user, wallet, amount)]
+        raise AssertionError(action)
+
+
+async def play(world: World, pool: Pool, history: Sequence[tuple[Any, ...]]) -> None:
+    taken: list[DecodedBlock] = []
+    for kind, *rest in history:
+        match kind:
+            case "block":
+                transactions, after_s = rest
+                events = [self_events for t in transactions if (self_events := world.events(t))]
+                await world.bench.apply(world.script.block(*events, after_s=after_s))
+                taken = []
+            case "fork":
+                world.forks += 1
+                taken = world.script.back(rest[0], fork=str(world.forks))
+                await world.bench.revert(len(taken))
+            case "return":
+                for _ in range(min(rest[0], len(taken))):
+                    await world.bench.apply(world.script.put_back(taken.pop()))
+            case "sign in":
+                await sign_in(pool, world.people[2])
+                if world.people[2] not in world.views:
+                    await world.watch(world.people[2])
+        await world.check()
+
+
+@pytest.fixture
+def configured(make_settings: Callable[..., Settings]) -> Settings:
+    return make_settings()
+
+
+@given(history=st.lists(steps, min_size=1, max_size=12))
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+async def test_view_with_events_applied_equals_snapshot_and_recomputation(
+    pool: Pool, configured: Settings, history: list[tuple[Any, ...]]
+) -> None:
+    number = next(EXAMPLES)
+    people = tuple(address(number * 16 + i + 1) for i in range(3))
+    chain = make_chain(1_000_000 + number, wallets=WALLETS)
+    async with bench(pool, configured, chain) as made:
+        await follow(pool, chain.id, people)
+        world = World(made, Script(chain.id), people)
+        await sign_in(pool, *people[:2])
+        for user in people[:2]:
+            await world.watch(user)
+        await play(world, pool, history)
+
+
+async def follow(pool: Pool, chain_id: int, people: Sequence[Address]) -> None:
+    """Registered, with their own addresses followed from the beginning."""
+    for user in people:
+        await pool.execute("INSERT INTO users (address) VALUES ($1)", user)
+        await pool.execute(
+            "INSERT INTO wallet_scopes (chain_id, user_address, opened_block) VALUES ($1, $2, 0)", chain_id, user
+        )
+
+
+def test_catalogue_of_steps_covers_every_wallet_event() -> None:
+    """A new event that moves money must join the random histories."""
+    world = World(None, Script(), tuple(address(i) for i in range(3)))  # type: ignore[arg-type]  # events need no bench
+    samples: Mapping[str, tuple[Any, ...]] = {
+        "create": ("create", 0, WALLET, b"x", 1),
+        "update": ("update", 0, WALLET, b"x", 1, True),
+        "deposit": ("deposit", 0, WALLET, USDC, 1, True),
+        "fund": ("fund", 0, WALLET, b"x", USDC, 1),
+        "spend": ("spend", 0, WALLET, b"x", USDC, 1, 1, 2),
+        "move": ("move", 0, WALLET, b"x", b"y", USDC, 1),
+        "withdraw": ("withdraw", 0, WALLET, USDC, 1),
+        "empty": ("empty", 0, WALLET, USDC),
+        "add": ("delegate", 0, WALLET, b"x", 1, True),
+        "remove": ("delegate", 0, WALLET, b"x", 1, False),
+    }
+    made = {type(event) for sample in samples.values() for event in world.events([sample])}
+    from handlers.routes import ON
+
+    untested = {kind for kind, handlers in ON.items() if handlers} - made
+    assert untested == {ce.WalletCreated, ce.WalletRegistered, ce.MonthlyLimitReset, ce.AccountOperation}
