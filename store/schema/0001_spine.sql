@@ -1,8 +1,13 @@
 -- The spine: users and their logs, chains and their ledger, sessions, audit, jobs.
 -- Amounts are NUMERIC(78,0) base units (a uint256 fits); decimals live beside them. Addresses are lower-case.
 
-CREATE DOMAIN address AS text CHECK (VALUE ~ '^0x[0-9a-f]{40}$');
-CREATE DOMAIN hash32 AS text CHECK (VALUE ~ '^0x[0-9a-f]{64}$');
+-- There and back through hex instead of a pattern: the same check at a fraction of the cost, on every ledger row.
+CREATE DOMAIN address AS text CHECK (
+    length(VALUE) = 42 AND '0x' || encode(decode(substr(VALUE, 3), 'hex'), 'hex') = VALUE
+);
+CREATE DOMAIN hash32 AS text CHECK (
+    length(VALUE) = 66 AND '0x' || encode(decode(substr(VALUE, 3), 'hex'), 'hex') = VALUE
+);
 CREATE DOMAIN amount AS numeric(78, 0);
 
 -- People -----------------------------------------------------------------------------------------------------------
