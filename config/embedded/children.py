@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.01
+_LISTEN, _LOOPBACK = "0A", "0100007F"  # as /proc/net/tcp writes the state and 127.0.0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,20 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether that very process listens on a loopback port; True when the kernel won't let us look."""
+    try:
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        ours = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    except PermissionError:
+        return True
+    except OSError:  # it ended, or closed a file while we looked
+        return False
+    return any(
+        f"socket:[{row[9]}]" in ours for row in rows if row[3] == _LISTEN and row[1] == f"{_LOOPBACK}:{port:04X}"
+    )
 
 
 def until(condition: Callable[[], bool], *, timeout_s: float) -> bool:

@@ -103,17 +103,14 @@ class Handle:
     def __init__(self, folder: Path, incoming: Path) -> None:
         self._connection = chdb.connect(str(folder))
         self._incoming = incoming
-        self._database = ""
 
     def close(self) -> None:
         """Close the connection; the last one closes the engine."""
         self._connection.close()
 
     def run(self, ask: Ask) -> Answer:
-        """Run one request with its database and settings, and leave the handle as it was found."""
-        if ask.database != self._database:
-            self._query(f"USE {_identifier(ask.database)}")
-            self._database = ask.database
+        """Run one request with its database and settings, and leave nothing of it on the handle."""
+        self._query(f"USE {_identifier(ask.database)}")
         done: list[str] = []
         try:
             for name, value in ask.settings.items():

@@ -69,7 +69,7 @@ class Engine(ABC):
     def ready(self) -> Self:
         """Wait until it answers; raise EngineError with the end of its log when it ends or stays silent."""
         for attempt in range(ATTEMPTS):
-            if children.until(lambda: self.pid is None or self._answers(), timeout_s=self.start_timeout_s):
+            if children.until(lambda: self.pid is None or self._serves(self.pid), timeout_s=self.start_timeout_s):
                 if self.pid is not None:
                     self._fixed = True  # clients know the port from now on
                     return self
@@ -80,6 +80,10 @@ class Engine(ABC):
             break
         self.kill()
         raise EngineError(f"{self.name} does not start; {self.log} ends with:\n{self._last_words()}")
+
+    def _serves(self, pid: int) -> bool:
+        # Whoever took our port may answer too, so look first whether it is ours.
+        return children.listens(pid, self.port) and self._answers()
 
     def start(self) -> Self:
         """Start and wait until it answers."""

@@ -105,6 +105,8 @@ class Stack:
     def tend(self) -> list[str]:
         """Start engines that ended by themselves again, on the same port; returns a sentence for each."""
         ended = [engine for engine in self.engines if engine.pid is None]
+        if self.devnet in ended:
+            raise EngineError(f"the devnet ended, and its chain with it; see {self.devnet.log}.")
         for engine in ended:
             engine.start()
         if ended:
