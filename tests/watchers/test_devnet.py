@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from eth_account.messages import encode_defunct
 
 from config.chains import load_chains
 from config.embedded.chain import Anvil
+from tests.waiting import until
 from watchers.devnet import actions, drive
 from watchers.devnet.contracts import ARTIFACTS, artifact
 from watchers.devnet.node import NodeError
@@ -332,3 +336,27 @@ async def test_crowd_never_asks_for_what_the_contract_refuses(devnet: Devnet) ->
     for _ in range(150):  # a revert would raise
         spent += (await emitted(devnet, await drive.act_once(crowd))).count("SpentFromBucket")
     assert spent > 100
+
+
+async def test_verbs_of_the_command_line_deploy_and_drive_until_stopped(anvil: Anvil, tmp_path: Path) -> None:
+    table = tmp_path / "chains.toml"
+    command = [sys.executable, "-m", "watchers.devnet"]
+    deployed = await asyncio.create_subprocess_exec(*command, "deploy", "--rpc", anvil.rpc, "--out", str(table))
+    assert await deployed.wait() == 0
+    at = deployment(devnet_row(table))
+    driven = await asyncio.create_subprocess_exec(
+        *command, "drive", "--rate", "50", "--users", "2", "--chains", str(table)
+    )
+    async with Devnet(anvil.rpc, deployment=at) as devnet:
+        spent = artifact("BudgetWallet").topic("SpentFromBucket")
+        where = {"fromBlock": "0x0", "address": at.wallet, "topics": [spent]}
+        await until(lambda: devnet.rpc_call("eth_getLogs", where), 20, what="a spend")
+    driven.send_signal(signal.SIGTERM)
+    assert await driven.wait() == 0
+    unknown = await asyncio.create_subprocess_exec(
+        *command, "drive", "--chains", str(tmp_path / "none.toml"), stderr=subprocess.PIPE
+    )
+    _, told = await unknown.communicate()
+    assert unknown.returncode == 1
+    assert told.startswith(b"watchers.devnet: ")
+    assert b"there is no such chain table" in told

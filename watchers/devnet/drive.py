@@ -19,7 +19,8 @@ FIRST = 1
 _FIRST_SHOP, _SHOPS = 900, 4
 _LIMIT = 500 * USDC
 _FUNDS = 1_000 * USDC
-_LOW = 40 * USDC  # what a bucket is filled up at; above the dearest batch
+_LOW = 150 * USDC  # what a bucket is filled up at: above what is spent from it within a block
+_DEPOSIT = 25 * USDC
 
 _log = structlog.get_logger("watchers.devnet.drive")
 
@@ -39,10 +40,15 @@ async def gather_crowd(devnet: Devnet, users: int, *, first: int = FIRST, seed: 
     people = await devnet.users(users, first=first)
     shops = await devnet.users(_SHOPS, first=_FIRST_SHOP)
     for one in people:
-        for bucket in BUCKETS:
-            if not (await devnet.bucket_of(one, bucket)).exists:
-                await devnet.open_bucket(one, bucket, limit=_LIMIT, amount=_FUNDS)
+        await open_buckets(devnet, one)
     return Crowd(devnet, tuple(people), tuple(shop.address for shop in shops), random.Random(seed))
+
+
+async def open_buckets(devnet: Devnet, who: Person) -> None:
+    """Give a person the buckets that driven persons spend from, with money in them, unless they are there."""
+    for bucket in BUCKETS:
+        if not (await devnet.bucket_of(who, bucket)).exists:
+            await devnet.open_bucket(who, bucket, limit=_LIMIT, amount=_FUNDS)
 
 
 async def drive(crowd: Crowd, *, rate_per_s: float, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
@@ -68,7 +74,7 @@ async def act_once(crowd: Crowd) -> str:
         return await (devnet.fund(who, bucket, _FUNDS) if enough else devnet.deposit(who, 2 * _FUNDS))
     match rng.randrange(12):
         case 0:
-            return await devnet.deposit(who, _LOW)
+            return await devnet.deposit(who, _DEPOSIT)
         case 1:
             target = next(name for name in BUCKETS if name != bucket)
             return await devnet.move(who, bucket, target, rng.randrange(1, 5) * USDC)

@@ -1,0 +1,107 @@
+"""What a client does with the events it receives: apply them to its snapshot. Pure; the demo and the tests compare
+the result with a fresh snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Json = dict[str, Any]
+
+KEYS = ("seq", "balances", "buckets", "budgets", "positions", "goals", "unreadCount", "achievements")
+"""What a snapshot says about the user; anything else in it is about the message."""
+
+
+def apply(view: Mapping[str, Any], event: str, payload: Mapping[str, Any]) -> Json:
+    """The view after one durable event; the view given is left as it was. Unknown events only move `seq`."""
+    match event:
+        case "snapshot":
+            after = {key: payload[key] for key in KEYS if key in payload}
+        case "new_transaction" | "transaction_reverted":
+            after = _moved(view, payload)
+        case "bucket_update":
+            after = _with_bucket(view, payload)
+        case _:
+            after = dict(view)
+    return {**after, "seq": payload["seq"]}
+
+
+def apply_all(view: Mapping[str, Any], events: Iterable[tuple[str, Mapping[str, Any]]]) -> Json:
+    """The view after many events, given as (name, payload), in order."""
+    result = dict(view)
+    for event, payload in events:
+        result = apply(result, event, payload)
+    return result
+
+
+def normal(view: Mapping[str, Any]) -> Json:
+    """The view with its lists sorted by key, so that two of them compare."""
+    known = {key: view[key] for key in KEYS if key in view}
+    buckets = [
+        {
+            **bucket,
+            "balances": sorted(bucket["balances"], key=lambda amount: str(amount["token"])),
+            "delegates": sorted(bucket["delegates"], key=str),
+        }
+        for bucket in view["buckets"]
+    ]
+    return {
+        **known,
+        "balances": sorted(view["balances"], key=lambda balance: str(_balance_key(balance))),
+        "buckets": sorted(buckets, key=lambda bucket: str(bucket["id"])),
+    }
+
+
+def differences(ours: Mapping[str, Any], fresh: Mapping[str, Any]) -> list[str]:
+    """Where an applied view and a fresh snapshot differ, one line each; empty when they are equal."""
+    mine, theirs = normal(ours), normal(fresh)
+    lines: list[str] = []
+    for key in KEYS:
+        if mine.get(key) == theirs.get(key):
+            continue
+        if isinstance(mine.get(key), list) and isinstance(theirs.get(key), list):
+            lines += [f"{key}: only applied: {one}" for one in mine[key] if one not in theirs[key]]
+            lines += [f"{key}: only fresh: {one}" for one in theirs[key] if one not in mine[key]]
+        else:
+            lines.append(f"{key}: applied {mine.get(key)}, fresh {theirs.get(key)}")
+    return lines
+
+
+def _moved(view: Mapping[str, Any], payload: Mapping[str, Any]) -> Json:
+    """The view after a transaction came or was taken back: new balances, and what its buckets have spent."""
+    balances = {_balance_key(balance): balance for balance in view["balances"]}
+    buckets: dict[str, Json] = {bucket["id"]: dict(bucket) for bucket in view["buckets"]}
+    for balance in payload["updatedBalances"]:
+        _put(balances, _balance_key(balance), balance, amount=balance["amount"])
+        bucket = buckets.get(balance["bucketId"]) if balance["scope"] == "bucket" else None
+        if bucket is not None:
+            held = {amount["token"]: amount for amount in bucket["balances"]}
+            _put(held, balance["amount"]["token"], balance["amount"], amount=balance["amount"])
+            bucket["balances"] = list(held.values())
+    for impact in payload["budgetImpact"]:
+        # A delegate is told the impact on a bucket that is not in the delegate's own view.
+        if impact["scope"] == "bucket" and impact["bucketId"] in buckets:
+            period = {key: impact[key] for key in ("periodStart", "periodEnd")}
+            buckets[impact["bucketId"]] |= {"spent": impact["spentAfter"], **period}
+    return {**view, "balances": list(balances.values()), "buckets": list(buckets.values())}
+
+
+def _put(entries: dict[Any, Any], key: Any, entry: Any, *, amount: Mapping[str, Any]) -> None:
+    """Set an entry, or remove it when its amount is nothing."""
+    if amount["raw"] == "0":
+        entries.pop(key, None)
+    else:
+        entries[key] = entry
+
+
+def _with_bucket(view: Mapping[str, Any], payload: Mapping[str, Any]) -> Json:
+    bucket = payload["bucket"]
+    others = [one for one in view["buckets"] if one["id"] != bucket["id"]]
+    return {**view, "buckets": others if payload.get("removed") else [*others, bucket]}
+
+
+def _balance_key(balance: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What makes a balance the same one: chain, scope, wallet, bucket and token."""
+    place = tuple(balance.get(key) for key in ("chainId", "scope", "wallet", "bucketId"))
+    return (*place, balance["amount"]["token"])
