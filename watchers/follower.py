@@ -1,0 +1,259 @@
+"""One chain's follower: each head is one of four cases, and the ledger is moved to it block by block.
+
+Nothing here writes: the ledger (watchers/ingest.py) commits each block and tells people after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from typing import Literal, Protocol, TypeAlias
+
+import structlog
+
+from config import metrics
+from config.chains import Chain
+from handlers.chain_events import DecodedBlock
+from store.chain import Header, headers_at
+from store.records import Address, Block, BlockRef, Cursor
+from store.rpc import Rpc, RpcError
+from watchers.balances import STATE_DEPTH, read_openings
+from watchers.catchup import RangeSize, blocks_below, has_history
+from watchers.decode import decode
+from watchers.fetch import fetch, fetch_range, interest_in
+from watchers.heads import Heads
+from watchers.pacing import Backoff, rest
+from watchers.reorg import ReorgTooDeep, common_ancestor
+
+logger = structlog.get_logger(__name__)
+
+RETRY_S = (0.1, 5.0)
+"""First and longest pause after a node failed (s): a node that is one block late answers the first retry."""
+SAME_HEAD_TRIES = 5
+"""Tries of one announced head before the node is asked for its newest: it may have been replaced (3 s in all)."""
+
+Case: TypeAlias = Literal["same", "behind", "gap", "next"]
+
+
+class Ledger(Protocol):
+    """One chain's single writer. Raises when the lock or the database is lost; then nothing was written."""
+
+    async def cursor(self) -> Cursor | None:
+        """Where the ledger stands; None before the first block."""
+        ...
+
+    async def wallets(self) -> Mapping[Address, Address | None]:
+        """The chain table's wallets and those named by factories, with their owners; None for one that serves many."""
+        ...
+
+    async def to_open(self, block: DecodedBlock) -> Sequence[Address]:
+        """Users whose wallet-scope balance opens with this block."""
+        ...
+
+    async def apply(
+        self,
+        block: DecodedBlock,
+        *,
+        head: int,
+        finalized: int,
+        openings: Mapping[Address, Mapping[Address, int]] | None = None,
+    ) -> None:
+        """Commit the block, then publish it. `openings`: user -> token -> balanceOf at this block."""
+        ...
+
+    async def revert(self) -> BlockRef:
+        """Take the newest block back; returns the new tip."""
+        ...
+
+    async def hash_at(self, number: int) -> str | None:
+        """Our canonical hash at that height; None when it is not kept."""
+        ...
+
+    async def heights(self, *, head: int, finalized: int) -> None:
+        """Record that the chain's heights moved without a block to apply."""
+        ...
+
+
+def classify(tip: BlockRef, head: Header) -> Case:
+    """What a head is to a ledger that stands at `tip`.
+
+    - same: the ledger has it.
+    - next: it follows the tip, by parent hash and not by number alone.
+    - gap: it is further ahead; what lies between must be fetched, and tells whether the tip is still the chain's.
+    - behind: it is not ahead, or follows another block: a reorg, or a node that lags.
+    """
+    if head.hash == tip.hash:
+        return "same"
+    if head.number > tip.number + 1:
+        return "gap"
+    if head.number == tip.number + 1 and head.parent_hash == tip.hash:
+        return "next"
+    return "behind"
+
+
+class Follower:
+    """Moves one ledger along one chain. Every step leaves the ledger at a block of the chain, or raises."""
+
+    def __init__(self, chain: Chain, rpc: Rpc, ledger: Ledger, heads: Heads, stop: asyncio.Event) -> None:
+        self.chain = chain
+        self.tip: BlockRef | None = None
+        self.moved = False
+        """Whether a block was applied since the start."""
+        self._rpc = rpc
+        self._ledger = ledger
+        self._heads = heads
+        self._stop = stop
+        self._interest = interest_in(chain)
+        self._range_size = RangeSize()
+        self._live = False
+        self._told = (0, 0)
+
+    async def load(self) -> None:
+        """Take up where the ledger stands.
+
+        A ledger beyond the finalized height was live once: token transfers are followed since, so from there on every
+        block is read, however far it has fallen behind. `_apply` keeps what it tells the ledger in step with this.
+        """
+        cursor = await self._ledger.cursor()
+        if cursor is not None:
+            self.tip = cursor.ref
+            self._live = cursor.number > cursor.finalized
+
+    async def advance(self, head: Header) -> None:
+        """Move the ledger to a head, or as far as it goes before stopping."""
+        if not self._live:
+            await self._catch_up()
+        tip = self.tip
+        if tip is None or not self._live:
+            return  # told to stop before the first block, or while catching up
+        match classify(tip, head):
+            case "same":
+                pass
+            case "next":
+                for block in await fetch(self._rpc, self.chain.id, [head], self._interest):
+                    await self._apply(block)
+            case "gap":
+                await self._follow_to(head.number)
+            case "behind":
+                if await self._reconcile():
+                    await self._follow_to(head.number)
+        await self._tell_heights()
+
+    # Catch-up -------------------------------------------------------------------------------------------------------
+
+    async def _catch_up(self) -> None:
+        """Below the finalized height by log ranges; live from there on."""
+        await self._heads.poll()
+        if self.tip is not None:
+            (theirs,) = await headers_at(self._rpc, [self.tip.number])
+            if theirs is not None and theirs.hash != self.tip.hash:
+                raise ReorgTooDeep(f"block {self.tip.number} {self.tip.hash} was final and is not the node's")
+        while (first := self._next_unread()) <= self._heads.finalized:
+            blocks = blocks_below(
+                self._rpc,
+                self.chain,
+                first,
+                self._heads.finalized,
+                wallets=self._ledger.wallets,
+                size=self._range_size,
+            )
+            async with aclosing(blocks):
+                async for block in blocks:
+                    await self._apply(block)
+                    if self._stop.is_set():
+                        return
+            await self._heads.poll()
+        self._live = True
+        logger.info("live", chain=self.chain.id, number=self.tip.number if self.tip else None)
+
+    def _next_unread(self) -> int:
+        """Where to go on. A chain's first block is a final one, so that a reorg always finds an ancestor."""
+        if not has_history(self.chain):
+            return max(self._heads.finalized, self.tip.number + 1 if self.tip else 0)
+        return self.tip.number + 1 if self.tip else min(self.chain.first_block, self._heads.finalized)
+
+    # Live -----------------------------------------------------------------------------------------------------------
+
+    async def _follow_to(self, number: int) -> None:
+        """Apply every block up to a height, across reorgs that happen meanwhile."""
+        while self.tip is not None and self.tip.number < number and not self._stop.is_set():
+            blocks = fetch_range(self._rpc, self.chain.id, self.tip.number + 1, number, self._interest)
+            async with aclosing(blocks):
+                async for block in blocks:
+                    if block.parent_hash != self.tip.hash:
+                        break
+                    await self._apply(block)
+                    await self._heads.refresh()
+                    if self._stop.is_set():
+                        return
+                else:
+                    return
+            if not await self._reconcile():
+                raise self._rpc.fault("malformed", "a block does not follow its parent", method="eth_getBlockByNumber")
+
+    async def _reconcile(self) -> bool:
+        """Take back what is no longer the chain's, newest first; False when the tip still is."""
+        tip = self.tip
+        if tip is None:
+            return False
+        ancestor = await common_ancestor(self._rpc, self._ledger, tip, depth=self.chain.finality_depth)
+        if ancestor is None or ancestor == tip:
+            return False
+        depth = tip.number - ancestor.number
+        logger.warning("reorg", chain=self.chain.id, depth=depth, ancestor=ancestor.number, was=tip.hash)
+        metrics.of_chain(self.chain.id).reorg_depth.observe(depth)
+        while tip.number > ancestor.number:
+            self.tip = tip = await self._ledger.revert()
+        return True
+
+    # The ledger -----------------------------------------------------------------------------------------------------
+
+    async def _apply(self, block: Block) -> None:
+        decoded = decode(block, self.chain, await self._ledger.wallets())
+        head, finalized = self._heights(block.number)
+        openings: Mapping[Address, Mapping[Address, int]] = {}
+        if self._live and head - block.number <= STATE_DEPTH:
+            users = await self._ledger.to_open(decoded)
+            openings = await read_openings(self._rpc, self.chain, block.ref, users)
+        await self._ledger.apply(decoded, head=head, finalized=finalized, openings=openings)
+        self.tip = block.ref
+        self.moved = True
+        self._told = (head, finalized)
+        metrics.of_chain(self.chain.id).seen(head, cursor=block.number)
+
+    async def _tell_heights(self) -> None:
+        """Tell the ledger when head or finalized moved and no block did."""
+        if self.tip is not None and (now := self._heights(self.tip.number)) != self._told:
+            await self._ledger.heights(head=now[0], finalized=now[1])
+            self._told = now
+            metrics.of_chain(self.chain.id).seen(now[0], cursor=self.tip.number)
+
+    def _heights(self, number: int) -> tuple[int, int]:
+        """Head and finalized as the ledger at this block is told them.
+
+        Once live, its newest block never counts as final: that a cursor stands beyond the finalized height is how
+        `load` knows that the ledger was live.
+        """
+        finalized = self._heads.finalized
+        return max(self._heads.head, number), min(finalized, number - 1) if self._live else finalized
+
+
+async def follow(follower: Follower, heads: Heads, stop: asyncio.Event) -> None:
+    """Follow until told to stop. A failing node is asked again, visibly; everything else is the caller's."""
+    pause = Backoff(*RETRY_S)
+    await follower.load()
+    while not stop.is_set():
+        head: Header | None = None
+        try:
+            head = await heads.next()
+            await follower.advance(head)
+            await heads.refresh()
+            pause.reset()
+        except RpcError as error:
+            again_in_s = pause.next_s()
+            logger.warning(
+                "rpc_failed", chain=follower.chain.id, error=str(error), tries=pause.tries, again_in_s=again_in_s
+            )
+            await rest(stop, again_in_s)
+            heads.again(head if pause.tries <= SAME_HEAD_TRIES else None)
