@@ -1,0 +1,142 @@
+"""What users read back: transactions, buckets, the log by REST, and the heights of the chains."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from config.chains import Chain
+from handlers.deps import Deps
+from handlers.errors import LogTruncated, NotFound
+from handlers.rules import wire
+from handlers.rules.heights import ChainHeights, heights
+from store import cursors, history, log, spending
+from store.history import Filters, Position
+from store.postgres import frozen
+from store.records import Address, BalanceKey, BucketRow, Cursor, Entry, TransactionRow
+
+EVENTS_BYTES = 1024 * 1024
+"""Payload bytes of one page of the log; at least one event fits."""
+
+_ID = re.compile(r"([0-9]{1,18}):0x[0-9a-f]{64}:[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionPage:
+    """Some transactions, and where the next page begins (None: there is none)."""
+
+    resources: Sequence[Mapping[str, object]]
+    next: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPage:
+    """Some buckets, and the id after which the next page begins (None: there is none)."""
+
+    resources: Sequence[Mapping[str, object]]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Some of a user's log: `seq` is the position that a reader has reached with it."""
+
+    epoch: str
+    seq: int
+    entries: Sequence[Entry]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChainState:
+    """A chain of the table and where it is; None before its first block is committed."""
+
+    chain: Chain
+    cursor: Cursor | None
+    heights: ChainHeights | None
+
+
+async def transactions(
+    deps: Deps, user: Address, filters: Filters, *, below: Position | None, limit: int
+) -> TransactionPage:
+    """A user's transactions, newest first; those of chains that left the table are left out."""
+    rows = await history.transactions(deps.pool, user, filters, below=below, limit=limit + 1)
+    levels = await _levels(deps)
+    page = rows[:limit]
+    more = Position(page[-1].block_time, page[-1].id) if len(rows) > limit else None
+    return TransactionPage([_resource(deps, row, levels) for row in page], more)
+
+
+async def transaction(deps: Deps, user: Address, id_: str) -> Mapping[str, object]:
+    """One of a user's transactions; raises NotFound for anything else, other people's too."""
+    match = _ID.fullmatch(id_)
+    chain = deps.chains.get(int(match[1])) if match else None
+    row = None if chain is None else await history.transaction(deps.pool, user, id_, chain_id=chain.id)
+    if row is None:
+        raise NotFound("You have no transaction of this id.")
+    return _resource(deps, row, await _levels(deps))
+
+
+def _resource(deps: Deps, row: TransactionRow, levels: Mapping[int, wire.Heights]) -> Mapping[str, object]:
+    # A row commits together with its chain's cursor; without one it was taken back while we looked.
+    reached = levels.get(row.chain_id)
+    status = wire.status(row.block_number, reached) if reached else "included"
+    return wire.transaction(row, deps.chains[row.chain_id], status=status)
+
+
+async def buckets(deps: Deps, user: Address, *, chain_id: int | None, after: str | None, limit: int) -> BucketPage:
+    """A user's own buckets in the order of their ids, with what each holds."""
+    async with frozen(deps.pool) as tx:
+        rows = await spending.buckets_of(tx, chain_id, [user])
+        balances = await spending.balances_of(tx, chain_id, [user])
+    wanted = sorted((row for row in rows if row.chain_id in deps.chains), key=lambda row: row.bucket_id)
+    rest = [row for row in wanted if after is None or row.bucket_id > after]
+    page = rest[:limit]
+    more = page[-1].bucket_id if len(rest) > limit else None
+    return BucketPage([_bucket(deps, row, balances) for row in page], more)
+
+
+def _bucket(deps: Deps, row: BucketRow, balances: Mapping[BalanceKey, int]) -> Mapping[str, object]:
+    held = [(key.token, raw) for key, raw in balances.items() if key.bucket_id == row.bucket_id]
+    return wire.bucket(row, held, chain=deps.chains[row.chain_id])
+
+
+async def events(deps: Deps, user: Address, *, epoch: str | None, after: int, limit: int) -> EventPage:
+    """A user's log above seq `after`; raises LogTruncated when it has another epoch or does not reach back."""
+    async with frozen(deps.pool) as tx:
+        head = (await log.heads(tx, [user])).get(user)
+        if head is None or (epoch is not None and epoch != head.epoch):
+            raise LogTruncated("The log has another epoch; fetch /v1/snapshot and begin from its seq.")
+        if after > head.seq or after + 1 < head.first_seq:
+            raise LogTruncated(
+                f"The log holds {head.first_seq} to {head.seq}; fetch /v1/snapshot and begin from its seq."
+            )
+        entries = await log.after(tx, user, after, limit=limit, max_bytes=EVENTS_BYTES)
+    seq = entries[-1].seq if entries else after
+    return EventPage(head.epoch, seq, entries, seq < head.seq)
+
+
+async def chains(deps: Deps) -> list[ChainState]:
+    """Every chain of the table and where it is, in the order of the table."""
+    standing = await cursors.cursors(deps.pool)
+    return [
+        ChainState(chain, cursor, None if cursor is None else heights(cursor, chain))
+        for chain in deps.chains.values()
+        for cursor in [standing.get(chain.id)]
+    ]
+
+
+async def chain_heights(deps: Deps) -> dict[int, ChainHeights]:
+    """Heights of every chain that has a committed block."""
+    return {state.chain.id: state.heights for state in await chains(deps) if state.heights is not None}
+
+
+async def unfinal(deps: Deps, users: Sequence[Address]) -> dict[Address, dict[int, int]]:
+    """Highest block number with a transaction that is not final, by user and chain; others are left out."""
+    reached = await chain_heights(deps)
+    return await history.unfinal(deps.pool, users, {chain_id: facts.finalized for chain_id, facts in reached.items()})
+
+
+async def _levels(deps: Deps) -> dict[int, wire.Heights]:
+    return {chain_id: facts.levels for chain_id, facts in (await chain_heights(deps)).items()}

@@ -1,0 +1,119 @@
+"""The ledger as users read it back: lists, single transactions, and what of it is not final."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import asyncpg
+
+from store.postgres import Pool, Tx
+from store.records import Address, TransactionRow
+from store.statements import load
+
+SQL = load("history")
+
+BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+END = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a list that is newest first: what follows is older, or as old with a lower id."""
+
+    block_time: datetime
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What a list is narrowed to; None: not. `bucket` is an id or a name, `q` lower-case text, usd bounds inclusive."""
+
+    chain_ids: Sequence[int]
+    types: Sequence[str] | None = None
+    account_type: str | None = None
+    bucket: str | None = None
+    token: Address | None = None
+    since: datetime = BEGINNING
+    until: datetime = END
+    """Exclusive."""
+    min_usd: Decimal | None = None
+    max_usd: Decimal | None = None
+    q: str | None = None
+
+
+async def transactions(
+    conn: Tx | Pool, user: Address, filters: Filters, *, below: Position | None, limit: int
+) -> list[TransactionRow]:
+    """A user's canonical transactions, newest first, from `below` on, at most `limit`."""
+    end = Position(filters.until, "")  # every id is above '', so that `until` itself is out
+    start = end if below is None else min(below, end, key=lambda position: (position.block_time, position.id))
+    rows = await conn.fetch(
+        SQL["transactions"],
+        user,
+        list(filters.chain_ids),
+        None if filters.types is None else list(filters.types),
+        filters.account_type,
+        filters.bucket,
+        filters.token,
+        filters.min_usd,
+        filters.max_usd,
+        filters.q,
+        filters.since,
+        start.block_time,
+        start.id,
+        limit,
+    )
+    return [_row(row) for row in rows]
+
+
+async def transaction(conn: Tx | Pool, user: Address, id_: str, *, chain_id: int) -> TransactionRow | None:
+    """A user's transaction by its id; one that was reverted for good comes back as not canonical."""
+    row = await conn.fetchrow(SQL["transaction"], user, id_)
+    if row is None:
+        row = await conn.fetchrow(SQL["reverted_transaction"], user, id_, chain_id)
+    return None if row is None else _row(row)
+
+
+async def unfinal(
+    conn: Tx | Pool, users: Sequence[Address], finalized: Mapping[int, int]
+) -> dict[Address, dict[int, int]]:
+    """Highest block number with a transaction above the finalized height, by user and chain; others are left out."""
+    found: dict[Address, dict[int, int]] = {}
+    for row in await conn.fetch(SQL["unfinal"], list(users), list(finalized), list(finalized.values())):
+        found.setdefault(row["user_address"], {})[row["chain_id"]] = row["number"]
+    return found
+
+
+def _row(row: asyncpg.Record) -> TransactionRow:
+    return TransactionRow(
+        user=row["user_address"],
+        chain_id=row["chain_id"],
+        block_hash=row["block_hash"],
+        tx_hash=row["tx_hash"],
+        n=row["n"],
+        event_id=row["event_id"],
+        role=row["role"],
+        log_index=row["log_index"],
+        block_number=row["block_number"],
+        block_time=row["block_time"],
+        type=row["type"],
+        account_type=row["account_type"],
+        direction=row["direction"],
+        token=row["token"],
+        symbol=row["symbol"],
+        decimals=row["decimals"],
+        amount=int(row["amount"]),
+        usd=row["usd"],
+        wallet=row["wallet"],
+        bucket_id=row["bucket_id"],
+        bucket=row["bucket"],
+        to_bucket_id=row["to_bucket_id"],
+        to_bucket=row["to_bucket"],
+        counterparty=row["counterparty"],
+        spender=row["spender"],
+        fee_wei=None if row["fee_wei"] is None else int(row["fee_wei"]),
+        canonical=row["canonical"],
+    )
