@@ -57,7 +57,7 @@ def up(
     processes: Annotated[bool, typer.Option("--processes", help="Run the Procfile's processes too.")] = False,
 ) -> None:
     """Start the engines that no url is set for, migrate, deploy the devnet; stay until Ctrl-C."""
-    with _stopping(), _engines(_given()) as stack:
+    with _stopping(), _engines(_development()) as stack:
         env = _prepared(stack)
         if processes:
             _serve(stack, env)
@@ -68,7 +68,7 @@ def up(
 @app.command()
 def run() -> None:
     """Run every process of the Procfile, with the engines they need, until Ctrl-C."""
-    given = _given()
+    given = config.load_given()
     with _stopping():
         if given.env == "production" or _complete(given) or config.running_engines(given.data_dir):
             config.load()  # says now, in one sentence, what the children would say four times
@@ -85,9 +85,9 @@ def demo(
     check: Annotated[bool, typer.Option("--check", help="Headless: run the script once and check it.")] = False,
 ) -> None:
     """Show one user's live feed on a chain, databases and processes of its own; nothing of yours is touched."""
-    given = _given()
+    given = _development()
     settings = Settings(data_dir=given.data_dir.absolute() / "demo", log_level=given.log_level)
-    with _stopping(), _engines(settings, fresh=True) as stack:
+    with _stopping(code=130), _engines(settings, fresh=True) as stack:
         env = {**_environment(settings), **_isolated(stack)}
         _prepare(stack, env)
         with _running(Processes(env=env, logs=stack.data_dir / "logs")) as running:
@@ -128,14 +128,14 @@ def doctor() -> None:
 def backfill(context: typer.Context) -> None:
     """Read a range of blocks again; `expendi backfill --help` lists its options."""
     asks_help = "--help" in context.args
-    env = _environment(_given() if asks_help else config.load())
+    env = _environment(config.load_given() if asks_help else config.load())
     with _stopping():
         _child("watchers", "backfill", *context.args, env=env)
 
 
-def _given() -> Settings:
+def _development() -> Settings:
     settings = config.load_given()
-    if settings.env == "production" and sys.argv[1:2] in (["up"], ["demo"]):
+    if settings.env == "production":
         raise Failed(f"{variable('env')} is production: embedded engines are for development only.")
     return settings
 
@@ -145,8 +145,11 @@ def _complete(settings: Settings) -> bool:
 
 
 @contextmanager
-def _stopping() -> Iterator[None]:
-    """Turn the first signal into Stopped, and leave at once on a second one: the kernel then ends our children."""
+def _stopping(*, code: int = 0) -> Iterator[None]:
+    """Stop everything within on the first signal and exit with `code`.
+
+    On a second one leave at once: the kernel then ends our children.
+    """
     first_at: list[float] = []
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -160,6 +163,8 @@ def _stopping() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
         yield
+    except Stopped:
+        raise typer.Exit(code) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -237,6 +242,7 @@ def _beside(running: Processes, module: str, *arguments: str, env: Mapping[str, 
         while child.poll() is None:
             _refuse_ended(running)
             time.sleep(_TICK_S)
+        _refuse_ended(running)
         return child.returncode
     finally:
         children.end(child)
@@ -279,8 +285,6 @@ def main() -> None:
     """Run the command line; every mistake is one sentence on standard error."""
     try:
         app()
-    except Stopped:
-        sys.exit(0 if sys.argv[1:2] in (["up"], ["run"]) else 130)
     except (SettingsError, EngineError, Failed) as error:
         typer.echo(f"expendi: {error}", err=True)
         sys.exit(getattr(error, "code", 1))
