@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,9 @@ class Processes:
     def start(self) -> None:
         """Start every process of the file, in its order."""
         for name, command in parse_procfile(self._procfile.read_text()).processes.items():
-            launch = Launch(shlex.split(command), env=self._env)
+            program, *arguments = shlex.split(command)
+            # `python` means the interpreter that runs us; outside a virtual environment there may be none of that name.
+            launch = Launch([sys.executable if program == "python" else program, *arguments], env=self._env)
             if self._logs is None:
                 self._running[name] = children.spawn(launch)
                 continue
