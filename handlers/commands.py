@@ -1,0 +1,105 @@
+"""The catalogue of commands a client can send: name, argument, answer. realtime/inbox.py acknowledges them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from handlers.errors import FieldError, Invalid
+from store.records import Address
+
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+MAX_SEQ = 1 << 53
+"""JavaScript's integers are exact up to here."""
+
+
+def _lower_address(text: str) -> Address:
+    if not _ADDRESS.fullmatch(text):
+        raise ValueError("an address is 0x and 40 hex digits")
+    return text.lower()
+
+
+AnyCaseAddress = Annotated[str, AfterValidator(_lower_address)]
+
+
+class Command(BaseModel):
+    """Base of every command: unknown fields are refused, types are not converted."""
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", alias_generator=to_camel, use_attribute_docstrings=True
+    )
+
+    name: ClassVar[str]
+    bare: ClassVar[str | None] = None
+    """Field that a bare argument stands for: `emit("join_user_room", "0x...")`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, argument: Any) -> Any:
+        return argument if cls.bare is None or isinstance(argument, Mapping) else {cls.bare: argument}
+
+
+class JoinUserRoom(Command):
+    """Join the room of one's own events. Every socket is in it already; kept for clients of the plan."""
+
+    name = "join_user_room"
+    bare = "userId"
+
+    user_id: AnyCaseAddress
+    """The caller's own address, in any letter case; every other is refused and audited."""
+
+
+class SubscribeNotifications(Command):
+    """Join the room of one's own notifications. Every socket is in it already; kept for clients of the plan."""
+
+    name = "subscribe_notifications"
+    bare = "userId"
+
+    user_id: AnyCaseAddress
+    """The caller's own address, in any letter case; every other is refused and audited."""
+
+
+class Ack(Command):
+    """Say what this device has shown. Cumulative: pushes up to `seq` are held back."""
+
+    name = "ack"
+
+    seq: int = Field(ge=0, lt=MAX_SEQ)
+    """Highest seq shown; not beyond the end of the log."""
+
+
+class Renew(Command):
+    """Bring a new access token for this socket, before the old one expires and closes it."""
+
+    name = "renew"
+
+    token: str = Field(min_length=1, max_length=512)
+    """An access token of the same user."""
+
+
+COMMANDS: Mapping[str, type[Command]] = {
+    command.name: command for command in (JoinUserRoom, SubscribeNotifications, Ack, Renew)
+}
+
+
+def parse(name: str, arguments: list[Any]) -> Command:
+    """Read a command; raises Invalid that names the bad field, and for an unknown name or too many arguments."""
+    command = COMMANDS.get(name)
+    if command is None:
+        raise Invalid(f"There is no such command; there are {', '.join(COMMANDS)}.")
+    if len(arguments) > 1:
+        raise Invalid(f"{name} takes one argument.")
+    try:
+        return command.model_validate(arguments[0] if arguments else {})
+    except ValidationError as error:
+        raise Invalid(
+            f"The argument of {name} is not valid.",
+            errors=[
+                FieldError("".join(f"/{part}" for part in each["loc"]), each["msg"])
+                for each in error.errors(include_url=False, include_input=False, include_context=False)
+            ],
+        ) from error
