@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 from config import abi
 from config.chains import Chain
@@ -79,20 +80,20 @@ class _Known:
         self._chain = chain
         self._before = wallets
         self._listed = frozenset(chain.wallets)
-        self._factories = frozenset(chain.factories)
+        self.factories = frozenset(chain.factories)
         self._named: dict[Address, Address | None] = {}
 
     def layout(self, log: Log) -> Layout | None:
         """How to read the log; None when it is not ours."""
         topic = log.topics[0] if log.topics else ""
-        if layout := WALLET.get(topic):
+        if layout := WALLET.get(topic):  # first: nearly every log that counts is one of these or a transfer
             return layout if self._is_wallet(log.address) else None
         if topic == abi.TRANSFER:
             return TOKEN if len(log.topics) != ERC721_TOPICS and self._chain.token(log.address) else None
         if layout := FACTORY.get(topic):
-            return layout if log.address in self._factories else None
+            return layout if log.address in self.factories else None
         if layout := NOTICES.get(topic):
-            return layout if log.address in self._factories or self._is_wallet(log.address) else None
+            return layout if log.address in self.factories or self._is_wallet(log.address) else None
         return None
 
     def counts(self, event: ChainEvent) -> bool:
@@ -100,7 +101,7 @@ class _Known:
 
         A registered contract is its user's own code; it must not put words into anybody else's log.
         """
-        if not isinstance(event, WalletEvent) or event.emitter in self._listed or event.emitter in self._factories:
+        if not isinstance(event, WalletEvent) or event.emitter in self._listed or event.emitter in self.factories:
             return True
         owner = self._named.get(event.emitter) or self._before.get(event.emitter)
         return owner is None or owner == event.user
@@ -128,27 +129,23 @@ def _read(
         if layout is None:
             continue
         receipt = receipts[log.tx_hash] if receipts is not None else None
+        fields: dict[str, Any] = {
+            "tx_hash": log.tx_hash,
+            "n": log.log_index - receipt.first_log_index if receipt is not None else 0,
+            "log_index": log.log_index,
+            "emitter": log.address,
+        }
+        if layout.event is SpentFromBucket:
+            fields["spender"] = _spender(log, receipt) if receipt is not None else None
         try:
-            event = _event(log, layout, receipt)
+            event = layout.read(log, fields)
         except Undecodable as error:
             yield log, error
             continue
         if known.counts(event):
-            known.learn(event)
+            if log.address in known.factories:
+                known.learn(event)
             yield log, event
-
-
-def _event(log: Log, layout: Layout, receipt: Receipt | None) -> ChainEvent:
-    fields = layout.read(log)
-    if layout.event is SpentFromBucket:
-        fields["spender"] = _spender(log, receipt) if receipt is not None else None
-    return layout.event(
-        tx_hash=log.tx_hash,
-        n=log.log_index - receipt.first_log_index if receipt is not None else 0,
-        log_index=log.log_index,
-        emitter=log.address,
-        **fields,
-    )
 
 
 def _spender(log: Log, receipt: Receipt) -> Address | None:
