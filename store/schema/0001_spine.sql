@@ -210,6 +210,15 @@ CREATE TABLE quarantined_logs (
     PRIMARY KEY (chain_id, block_hash, log_index)
 );
 
+-- How far a rebuild of a chain's past has come, so that one that was stopped goes on where it was.
+CREATE TABLE backfills (
+    chain_id   bigint PRIMARY KEY,
+    first      bigint NOT NULL,
+    next       bigint NOT NULL,
+    state      jsonb NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+
 -- Jobs -------------------------------------------------------------------------------------------------------------
 
 -- Jobs requested by the transaction that needs them. The job deletes its row; the sweep enqueues again what stays.

@@ -1,0 +1,221 @@
+"""A chain's past, folded anew: ledger rows that were missing, and state that equals what the chain says.
+
+Never alerts and never pushes: everyone whose state or history changed is told by one `resync`. Own addresses (scope
+wallet) are not rebuilt: they are followed from the block they were opened at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from config.chains import Chain
+from handlers.blocks import request_persistence
+from handlers.chain_events import DecodedBlock, SpentFromBucket, WalletEvent
+from handlers.events import Resync
+from handlers.routes import dispatch
+from handlers.rules.book import Book
+from handlers.rules.ids import bucket_id, event_id, shown_name
+from handlers.rules.legs import Legs
+from handlers.rules.periods import is_due
+from store import ledger, log, rebuild, spending
+from store.postgres import Tx
+from store.records import Address, BalanceKey, BlockRef, BucketRow, Cursor, Draft, Frame, TransactionRow
+
+
+@dataclass(slots=True)
+class Replay:
+    """State of every wallet contract of a chain, in memory, as of the last folded block."""
+
+    chain: Chain
+    buckets: dict[str, BucketRow] = field(default_factory=dict)
+    balances: dict[BalanceKey, int] = field(default_factory=dict)
+    wallets: dict[Address, Address | None] = field(default_factory=dict)
+
+    def fold(self, block: DecodedBlock, registered: Iterable[Address]) -> Book:
+        """Apply one block; the book tells its rows and what it changed."""
+        book = Book(
+            chain=self.chain,
+            block=block,
+            generation=0,
+            legs=Legs(),
+            registered=frozenset(registered),
+            followed=frozenset(),
+            opened={},
+            owners=self.wallets,
+            buckets=self.buckets,
+            balances=self.balances,
+        )
+        for event in block.events:
+            dispatch(book, event)
+        self.wallets.update(book.created_wallets)
+        return book
+
+    def close_periods(self, now: datetime) -> list[str]:
+        """Close what ended by `now`; returns those buckets.
+
+        Final blocks are folded without it: a spend after the end begins a period by itself.
+        """
+        due = [key for key, b in self.buckets.items() if b.spent and is_due(b.period_start, now)]
+        for key in due:
+            self.buckets[key] = replace(self.buckets[key], spent=0, period_start=None)
+        return due
+
+    def of(self, user: Address) -> tuple[dict[str, BucketRow], dict[BalanceKey, int]]:
+        """One user's buckets, and balances that are not zero."""
+        return state_of(user, self.buckets.values(), self.balances)
+
+    def dump(self) -> Any:
+        """The state as JSON values, for a checkpoint."""
+        return {
+            "wallets": self.wallets,
+            "buckets": [
+                [
+                    b.wallet,
+                    b.user,
+                    b.raw_name.hex(),
+                    b.active,
+                    str(b.monthly_limit),
+                    str(b.spent),
+                    b.period_start.isoformat() if b.period_start else None,
+                    list(b.delegates),
+                ]
+                for b in self.buckets.values()
+            ],
+            "balances": [[*key, str(raw)] for key, raw in self.balances.items()],
+        }
+
+    @classmethod
+    def load(cls, chain: Chain, dumped: Any) -> Replay:
+        """The state that `dump` gave."""
+        buckets = [_bucket(chain.id, *fields) for fields in dumped["buckets"]]
+        return cls(
+            chain,
+            {bucket.bucket_id: bucket for bucket in buckets},
+            {BalanceKey(*fields[:-1]): int(fields[-1]) for fields in dumped["balances"]},
+            dict(dumped["wallets"]),
+        )
+
+
+def state_of(
+    user: Address, buckets: Iterable[BucketRow], balances: Mapping[BalanceKey, int]
+) -> tuple[dict[str, BucketRow], dict[BalanceKey, int]]:
+    """A user's share of a state, in a form that compares: zeros and own addresses are left out."""
+    return (
+        {b.bucket_id: replace(b, delegates=tuple(sorted(b.delegates))) for b in buckets if b.user == user},
+        {key: raw for key, raw in balances.items() if key.user == user and raw and key.scope != "wallet"},
+    )
+
+
+async def registered_in(tx: Tx, chain: Chain, blocks: Iterable[DecodedBlock]) -> set[Address]:
+    """Users named by events, now registered, and those who already are among the spenders."""
+    named: set[Address] = set()
+    spenders: set[Address] = set()
+    for block in blocks:
+        for event in block.events:
+            if isinstance(event, WalletEvent):
+                named.add(event.user)
+            if isinstance(event, SpentFromBucket) and event.spender is not None:
+                spenders.add(event.spender)
+    if named:
+        await spending.register(tx, chain.id, sorted(named))
+    return named | set(await spending.registered(tx, chain.id, spenders))
+
+
+async def add_missing(tx: Tx, block: DecodedBlock, rows: Sequence[TransactionRow]) -> list[TransactionRow]:
+    """Add the rows that the ledger lacks, as part of their block; returns them."""
+    missing = await rebuild.missing_rows(tx, rows)
+    if missing:
+        ref = BlockRef(block.number, block.hash)
+        await rebuild.add_block(tx, block.chain_id, ref, parent_hash=block.parent_hash, time=block.time)
+        await ledger.record(tx, missing)
+        await rebuild.recount(tx, block.chain_id, block.hash)
+        await request_persistence(tx, block.chain_id, ref)
+    return missing
+
+
+async def put_in_place(
+    tx: Tx, replay: Replay, later: Sequence[DecodedBlock], *, cursor: Cursor, added: Iterable[Address], now: datetime
+) -> tuple[list[Frame], set[Address]]:
+    """Make the state what the chain says, under the cursor's lock; returns what to publish, and who was told.
+
+    `replay` stands at the finalized block, `later` are the blocks from there to the cursor: their pre-images are made
+    anew, so that a reorg right after this restores rebuilt state.
+    """
+    users = await rebuild.owners(tx, replay.chain.id) | {b.user for b in replay.buckets.values()}
+    users |= {key.user for key in replay.balances} | {e.user for b in later for e in b.events if hasattr(e, "user")}
+    counters = await log.lock(tx, users)
+    held = sorted(users)
+    was = await spending.buckets_of(tx, replay.chain.id, held), await spending.balances_of(tx, replay.chain.id, held)
+    target = Replay.load(replay.chain, replay.dump())
+    rebuilt = set(added)
+    for block in later:
+        target.close_periods(block.time)
+        book = target.fold(block, users)
+        rebuilt.update(row.user for row in await add_missing(tx, block, book.rows))
+    target.close_periods(cursor.block_time)
+    changed = {user for user in held if state_of(user, was[0], was[1]) != target.of(user)}
+    owned = {wallet: owner for wallet, owner in target.wallets.items() if owner is not None}
+    await spending.save_wallets(tx, replay.chain.id, owned, number=cursor.number)
+    await _replace(tx, replay, later, changed, registered=users)
+    if changed:
+        await spending.save_buckets(tx, [b for b in target.buckets.values() if b.user in changed])
+    told = changed | (rebuilt & counters.keys())
+    drafts = [_resync(replay.chain.id, user, cursor, now) for user in sorted(told)]
+    return await log.append(tx, counters, drafts, at=now), told
+
+
+async def _replace(
+    tx: Tx, replay: Replay, later: Sequence[DecodedBlock], users: set[Address], *, registered: Iterable[Address]
+) -> None:
+    """Write the finalized state of these users, then each later block's changes over it, with pre-images."""
+    if not users:
+        return
+    chain_id = replay.chain.id
+    first = later[0].number if later else 2**62
+    await rebuild.drop_state(tx, chain_id, sorted(users), preimages_from=first)
+    await spending.save_buckets(tx, [b for b in replay.buckets.values() if b.user in users])
+    await spending.save_balances(tx, {k: raw for k, raw in replay.balances.items() if k.user in users})
+    for block in later:
+        closed = replay.close_periods(block.time)
+        book = replay.fold(block, registered)
+        buckets = [key for key in {*closed, *book.changed_buckets} if book.buckets[key].user in users]
+        balances = [key for key in book.changed_balances if key.user in users]
+        ref = BlockRef(block.number, block.hash)
+        await ledger.keep_preimages(tx, chain_id, ref, buckets=buckets, balances=balances, wallets=(), scopes=())
+        await spending.save_buckets(tx, [book.buckets[key] for key in buckets])
+        await spending.save_balances(tx, {key: book.balances[key] for key in balances})
+
+
+def _resync(chain_id: int, user: Address, cursor: Cursor, now: datetime) -> Draft:
+    key = event_id(Resync.name, user, chain_id, "backfill", cursor.hash, now.isoformat())
+    return Draft(user, key, Resync.name, 1, {"reason": "backfill"}, chain_id=chain_id)
+
+
+def _bucket(
+    chain_id: int,
+    wallet: Address,
+    user: Address,
+    raw_name: str,
+    active: bool,
+    limit: str,
+    spent: str,
+    start: str | None,
+    delegates: Sequence[Address],
+) -> BucketRow:
+    raw = bytes.fromhex(raw_name)
+    return BucketRow(
+        chain_id=chain_id,
+        wallet=wallet,
+        user=user,
+        bucket_id=bucket_id(chain_id, wallet, user, raw),
+        name=shown_name(raw),
+        raw_name=raw,
+        active=active,
+        monthly_limit=int(limit),
+        spent=int(spent),
+        period_start=datetime.fromisoformat(start) if start else None,
+        delegates=tuple(delegates),
+    )
