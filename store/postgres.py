@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     Tx: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+    Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
 else:
-    Tx = asyncpg.Connection
+    Tx = Connection = asyncpg.Connection
     Pool = asyncpg.Pool
 
 T = TypeVar("T")
@@ -64,9 +65,9 @@ async def open_pool(url: str, *, size: int = 10, command_timeout_s: float = 30) 
     return pool
 
 
-async def connect(url: str, *, command_timeout_s: float = 60) -> asyncpg.Connection[asyncpg.Record]:
+async def connect(url: str, *, command_timeout_s: float = 60) -> Connection:
     """Open one connection outside any pool, for locks that live as long as it does."""
-    conn: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(url, command_timeout=command_timeout_s, timeout=10)
+    conn: Connection = await asyncpg.connect(url, command_timeout=command_timeout_s, timeout=10)
     await _prepare(conn)
     return conn
 

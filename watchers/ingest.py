@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 from typing import TypeVar
 
-import asyncpg
 import structlog
 
 from config import keys, metrics
@@ -19,7 +18,7 @@ from handlers.chain_events import DecodedBlock, WalletCreated, WalletEvent, Wall
 from handlers.deps import Deps
 from store import cursors, spending
 from store.cursors import CursorMoved
-from store.postgres import LOST, Tx, connect, retrying
+from store.postgres import LOST, Connection, Tx, connect, retrying
 from store.records import Address, BlockRef, Cursor
 
 logger = structlog.get_logger(__name__)
@@ -40,7 +39,7 @@ class WriterLost(Exception):
 class Ledger:
     """What the follower does to a chain's ledger. Not for concurrent use: one block at a time."""
 
-    def __init__(self, deps: Deps, chain: Chain, conn: asyncpg.Connection[asyncpg.Record]) -> None:
+    def __init__(self, deps: Deps, chain: Chain, conn: Connection) -> None:
         self._deps = deps
         self._chain = chain
         self._conn = conn
