@@ -199,8 +199,12 @@ class ScriptedNode:
             params = {"subscription": "0x1", "result": block.header()}
             text = orjson.dumps({"jsonrpc": "2.0", "method": "eth_subscription", "params": params}).decode()
             for _ in range(times):
-                for socket in list(self._sockets):
-                    await socket.send_str(text)
+                await self.say(text)
+
+    async def say(self, text: str) -> None:
+        """Send a message to every subscriber."""
+        for socket in list(self._sockets):
+            await socket.send_str(text)
 
     @property
     def subscribers(self) -> int:
@@ -322,6 +326,7 @@ class ScriptedNode:
         return "0x" if held is None else topic(held)
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        self.calls["websocket"] += 1
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         with suppress(ConnectionError):
