@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+import asyncpg
 import orjson
 from arq.connections import ArqRedis
 from redis.asyncio import ConnectionPool
@@ -28,7 +29,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from config import keys
-from store.postgres import Pool, Tx
+from store.postgres import LOST, RETRYABLE, Pool, Tx
 from store.statements import load
 
 SQL = load("outbox")
@@ -46,6 +47,9 @@ CONNECTIONS = 64
 
 QUEUE_AWAY = (RedisError, OSError)
 """The queue's Redis does not answer or refuses: nothing is lost, the same step is tried again later."""
+AWAY = (*QUEUE_AWAY, *LOST, *RETRYABLE, asyncpg.InternalClientError)
+"""Either store of the outbox does not answer. asyncpg's own state error is what a connection says that was cut at a bad
+moment; it is gone with that connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,11 @@ async def begin(conn: Tx | Pool, row_id: UUID) -> Claim | None:
     return Claim(row["id"], row["job"], row["args"], row["attempts"], row["created_at"])
 
 
+async def forgive(conn: Tx | Pool, claim: Claim) -> None:
+    """Take the attempt back: it failed for no fault of the job."""
+    await conn.execute(SQL["forgive"], claim.id)
+
+
 async def done(tx: Tx, claim: Claim) -> bool:
     """Delete the row in the transaction of the job's effects; False when it was asked for again: run again."""
     return bool(await tx.fetchval(SQL["done"], claim.id, claim.asked_at))
@@ -99,12 +108,12 @@ async def depth(conn: Tx | Pool) -> int:
     return int(await conn.fetchval(SQL["depth"]))
 
 
-async def dispatch(conn: Pool, redis: ArqRedis, queue: Queue, *, older_than_s: float = LOST_AFTER_S) -> int:
+async def dispatch(conn: Pool, redis: ArqRedis, queue: Queue) -> int:
     """Hand due rows of a queue to arq; returns how many. Call again at once while it returns BATCH.
 
     Holds no row lock while it talks to Redis: a block that requests the same job must not wait for that.
     """
-    rows = await due(conn, queue, older_than_s=older_than_s, limit=BATCH)
+    rows = await due(conn, queue, older_than_s=LOST_AFTER_S, limit=BATCH)
     if rows:
         for row in rows:
             # None when arq has this job already. Then it will begin after this moment, or runs and will find out in

@@ -19,6 +19,9 @@ UPDATE outbox SET enqueued_at = now() WHERE id = ANY ($1::uuid[])
 UPDATE outbox SET attempts = attempts + 1 WHERE id = $1
 RETURNING id, job, args, attempts, created_at
 
+-- forgive --
+UPDATE outbox SET attempts = greatest(attempts - 1, 0) WHERE id = $1
+
 -- done --
 DELETE FROM outbox WHERE id = $1 AND created_at = $2 RETURNING true
 

@@ -1,0 +1,112 @@
+"""`python -m jobs quick|slow`: run the jobs of one queue until stopped. Start as many as the queue needs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from typing import get_args
+
+import structlog
+
+from config import keys, logs
+from config import settings as configuration
+from config.chains import ChainTableError, load_chains
+from config.settings import Settings, SettingsError
+from handlers.deps import Deps
+from jobs.job import Tools
+from jobs.persist import PERSIST_BLOCK
+from jobs.schedule import crons
+from jobs.worker import Worker
+from store import outbox
+from store.clickhouse import Analytics
+from store.feed import Publisher, Subscriber
+from store.outbox import Queue
+from store.postgres import LOST, Pool, open_pool
+
+log = structlog.get_logger(__name__)
+
+JOBS = (PERSIST_BLOCK,)
+"""Every kind of job of the product."""
+
+PATIENCE_S = 5.0
+"""Time running jobs have to end after SIGTERM (s); what is cut runs again elsewhere at once."""
+DATABASE_RETRY_S = 1.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Work on one queue; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m jobs", description=__doc__)
+    parser.add_argument("queue", choices=get_args(Queue), help="quick: persist, push, answers; slow: AI, images, mail")
+    queue: Queue = parser.parse_args(arguments).queue
+    try:
+        settings = configuration.load()
+        logs.configure(settings.log_level, process=f"jobs {queue}")
+        asyncio.run(_work(settings, queue))
+    except (SettingsError, ChainTableError) as error:
+        sys.stderr.write(logs.scrub(f"{error}\n"))
+        return 1
+    return 0
+
+
+async def _work(settings: Settings, queue: Queue) -> None:
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    chains = load_chains(settings.chains_file) if settings.chains_file else {}
+    pool = await _database(settings.database_url, stop)
+    if pool is None:
+        return
+    async with AsyncExitStack() as closing:
+        closing.callback(pool.terminate)  # whoever still waits for it was cancelled before
+        publisher = Publisher(settings.redis_url)
+        closing.push_async_callback(publisher.close)
+        analytics = Analytics(settings.clickhouse_url)
+        closing.push_async_callback(analytics.close)
+        deps = Deps(settings=settings, chains=chains, pool=pool, publisher=publisher, now=lambda: datetime.now(UTC))
+        tools = Tools(deps, analytics)
+        worker = Worker(tools, outbox.open_queue(settings.queue, queue), queue, JOBS, crons=crons(tools, queue))
+        subscriber = Subscriber(settings.redis_url, lambda *_: worker.wake(), on_lost=_nothing, on_restored=worker.wake)
+        await subscriber.start()
+        closing.push_async_callback(subscriber.close)
+        await _run(worker, subscriber, stop)
+
+
+async def _run(worker: Worker, subscriber: Subscriber, stop: asyncio.Event) -> None:
+    working, stopping = worker.start(), asyncio.create_task(stop.wait())
+    try:
+        await subscriber.subscribe(keys.JOBS_WAKE)
+        log.info("worker_started", queue=worker.queue_name, jobs=sorted(worker.functions))
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        await worker.stop(patience_s=PATIENCE_S)
+        log.info("worker_stopped")
+    working.result()  # a fault of ours ends the process with its traceback; the supervisor starts another
+
+
+async def _database(url: str, stop: asyncio.Event) -> Pool | None:
+    """Open the pool as soon as PostgreSQL is there; None when told to stop before."""
+    told = False
+    while not stop.is_set():
+        try:
+            return await open_pool(url)
+        except LOST as error:
+            if not told:
+                log.warning("worker_waits_for_database", reason=repr(error))
+            told = True
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), DATABASE_RETRY_S)
+    return None
+
+
+def _nothing() -> None:
+    """Nothing to do while wake-ups are lost: the loop looks by itself."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""What happens by the clock: the one list of it. What is due is enqueued by whichever worker notices, once.
+
+Two sweeps are not here, since every worker does them in each turn of its loop: outbox rows that arq may have lost
+(`outbox.dispatch`), and jobs whose pause is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from arq.cron import CronJob, cron
+from arq.typing import WorkerCoroutine
+
+from config import keys, metrics
+from jobs.job import Tools
+from store import log as user_log
+from store import persistence, sessions
+from store.outbox import Queue
+
+log = structlog.get_logger(__name__)
+
+UNPERSISTED_S = 5.0
+"""Age at which a block's persistence is asked for again (s): some hundred times what a job takes."""
+UNPERSISTED_LIMIT = 1000
+PRUNE_BATCH = 2000
+"""Rows deleted by one statement: few enough that nobody waits for its locks."""
+PRUNE_BUDGET_S = 10.0
+"""Time one prune may go on (s); what is left waits for the next one."""
+SESSIONS_KEPT = timedelta(days=1)
+"""How long a session, token or nonce is kept after its end: an expired one is still told from an unknown one."""
+PREIMAGES_KEPT_BLOCKS = 64
+"""Blocks below the finalized height that keep their pre-images: `finalized` itself may be told wrongly by a node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Periodic:
+    """Something that happens at these minutes or seconds; `run` returns how much it did."""
+
+    name: str
+    queue: Queue
+    run: Callable[[Tools], Awaitable[int]]
+    timeout_s: float
+    minutes: frozenset[int] | None = None
+    seconds: frozenset[int] = frozenset({0})
+
+
+async def ask_unpersisted(tools: Tools) -> int:
+    """Request persistence of blocks whose request was lost; cheap when there are none."""
+    asked = await persistence.ask_unpersisted(tools.deps.pool, older_than_s=UNPERSISTED_S, limit=UNPERSISTED_LIMIT)
+    if asked:
+        await tools.deps.publisher.wake(keys.JOBS_WAKE)
+    return asked
+
+
+async def prune_log(tools: Tools) -> int:
+    """Delete log entries past their retention; a client that missed them gets a snapshot."""
+    before = tools.deps.now() - timedelta(days=tools.deps.settings.log_retention_days)
+    return await _batches(lambda: user_log.prune(tools.deps.pool, before=before, batch=PRUNE_BATCH))
+
+
+async def prune_sessions(tools: Tools) -> int:
+    """Delete what nobody can sign in with any more."""
+    before = tools.deps.now() - SESSIONS_KEPT
+    return await _batches(lambda: sessions.prune(tools.deps.pool, before=before, batch=PRUNE_BATCH))
+
+
+async def prune_preimages(tools: Tools) -> int:
+    """Delete pre-images of blocks that can't be reverted any more."""
+    return await _batches(
+        lambda: persistence.prune_preimages(tools.deps.pool, margin_blocks=PREIMAGES_KEPT_BLOCKS, batch=PRUNE_BATCH)
+    )
+
+
+SCHEDULE = (
+    Periodic("ask_unpersisted", "quick", ask_unpersisted, timeout_s=10, seconds=frozenset(range(0, 60, 5))),
+    Periodic("prune_log", "slow", prune_log, timeout_s=20, minutes=frozenset(range(2, 60, 10))),
+    Periodic("prune_sessions", "slow", prune_sessions, timeout_s=20, minutes=frozenset(range(4, 60, 10))),
+    Periodic("prune_preimages", "slow", prune_preimages, timeout_s=20, minutes=frozenset(range(6, 60, 10))),
+)
+
+
+def crons(tools: Tools, queue: Queue) -> list[CronJob]:
+    """arq's view of the schedule of one queue."""
+    return [
+        cron(
+            _counted(tools, each),
+            name=each.name,
+            minute=None if each.minutes is None else set(each.minutes),
+            second=set(each.seconds),
+            timeout=each.timeout_s,
+        )
+        for each in SCHEDULE
+        if each.queue == queue
+    ]
+
+
+def _counted(tools: Tools, each: Periodic) -> WorkerCoroutine:
+    async def run(ctx: dict[Any, Any], *_: Any, **__: Any) -> None:  # noqa: ARG001 - arq's own signature
+        began, outcome, count = time.perf_counter(), "done", 0
+        try:
+            count = await each.run(tools)
+        except Exception:
+            outcome = "failed"
+            log.exception("periodic_failed", job=each.name)
+        seconds = time.perf_counter() - began
+        metrics.JOBS.labels(each.name, outcome).inc()
+        metrics.JOB_SECONDS.labels(each.name).observe(seconds)
+        if count:
+            log.info("periodic_done", job=each.name, count=count, ms=round(seconds * 1000, 1))
+
+    return run
+
+
+async def _batches(step: Callable[[], Awaitable[int]]) -> int:
+    """Repeat until nothing is left or the budget is spent."""
+    deadline = asyncio.get_running_loop().time() + PRUNE_BUDGET_S
+    total = 0
+    while (count := await step()) and asyncio.get_running_loop().time() < deadline:
+        total += count
+    return total + count
