@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from config.chains import Chain, Token
 from config.settings import Settings
@@ -49,3 +50,9 @@ class FakeClock:
 
 def wire(pool: Pool, settings: Settings, *, clock: FakeClock | None = None) -> Deps:
     return Deps(settings, CHAINS, pool, FakePublisher(), clock or FakeClock())
+
+
+def busy(make_settings: Callable[..., Settings], **overrides: Any) -> Settings:
+    """Settings whose limits no test reaches by chance: the tests of a process share one Redis and one address."""
+    plenty = dict.fromkeys(("sign_in_limit_per_minute", "read_limit_per_minute", "command_limit_per_minute"), 1_000_000)
+    return make_settings(**{**plenty, **overrides})

@@ -1,0 +1,148 @@
+"""The edge of REST: every request gets an id, every answer its headers, every refusal the same body, every call a line.
+
+`/socket.io/` passes through untouched: the Socket.IO server answers for itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic
+from typing import TypeAlias
+from uuid import uuid4
+
+import orjson
+import structlog
+from aiohttp import web
+
+from handlers.errors import Internal, Invalid, MethodNotAllowed, NotFound, OriginRefused, Problem, TooLarge, Unavailable
+from realtime.rest.call import CALL, WEB, Call
+from store.audit import Caller
+from store.postgres import is_passing
+
+logger = structlog.get_logger(__name__)
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+PROBLEM_TYPE = "application/problem+json"
+SOCKETS = "/socket.io"
+CLIENT_CLOSED = 499
+"""Status in our log of a request whose client went away; nobody receives it."""
+PATH_MAX = 200
+"""Characters of a path that are logged."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+
+SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-site",
+    "Server": "expendi",
+}
+CORS = {
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+    "Access-Control-Allow-Headers": (
+        "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, X-Request-Id"
+    ),
+    "Access-Control-Max-Age": "600",
+}
+EXPOSED = "ETag, Link, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
+
+
+@web.middleware
+async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer a request, whatever happens in it."""
+    if request.path.startswith(SOCKETS):
+        return await handler(request)
+    facts = request.app[WEB].peers.facts(request)
+    call = Call(_request_id(request), request.rel_url, request.app[WEB], Caller(facts.remote, facts.user_agent))
+    request[CALL] = call
+    began = monotonic()
+    status = CLIENT_CLOSED
+    with structlog.contextvars.bound_contextvars(request_id=call.id):
+        try:
+            response = await _answered(request, handler, call)
+            status = response.status
+        finally:
+            _log(request, call, status, monotonic() - began)
+    return response
+
+
+def _request_id(request: web.Request) -> str:
+    given = request.headers.get("X-Request-Id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+
+
+async def _answered(request: web.Request, handler: Handler, call: Call) -> web.StreamResponse:
+    origin = request.headers.get("Origin")
+    allowed = origin is not None and call.web.peers.allows(origin)
+    try:
+        if origin is not None and not allowed:
+            raise OriginRefused("Pages of this origin may not call us.")
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            response: web.StreamResponse = web.Response(status=204, headers=CORS)
+        else:
+            response = await handler(request)
+    except Problem as problem:
+        response = problem_response(problem, call.id)
+    except web.HTTPException as refused:
+        response = problem_response(_problem_of(refused), call.id, headers=_allow(refused))
+    except Exception as error:  # noqa: BLE001 - where a request's failure ends: logged, told without internals
+        response = problem_response(_problem_for(error), call.id)
+    response.headers.update(call.told)
+    for name, value in {**SECURITY, "X-Request-Id": call.id}.items():
+        response.headers[name] = value
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.add("Vary", "Origin")
+    if allowed and origin is not None:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = EXPOSED
+    return response
+
+
+def problem_response(problem: Problem, request_id: str, *, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A problem as an HTTP response."""
+    told = {"Content-Type": PROBLEM_TYPE, **(headers or {})}
+    if problem.status == 401:
+        told["WWW-Authenticate"] = "Bearer"
+    if problem.retry_after_s is not None:
+        told["Retry-After"] = str(max(1, round(problem.retry_after_s)))
+    return web.Response(status=problem.status, body=orjson.dumps(problem.body(request_id)), headers=told)
+
+
+def _problem_of(refused: web.HTTPException) -> Problem:
+    if isinstance(refused, web.HTTPMethodNotAllowed):
+        return MethodNotAllowed(f"This path takes {', '.join(sorted(refused.allowed_methods))}.")
+    if isinstance(refused, web.HTTPRequestEntityTooLarge):
+        return TooLarge("The body is larger than this route takes.")
+    if isinstance(refused, web.HTTPNotFound):
+        return NotFound("There is no such path; /openapi.json lists all.")
+    return Invalid("The request is not HTTP as it should be.")
+
+
+def _allow(refused: web.HTTPException) -> dict[str, str]:
+    if isinstance(refused, web.HTTPMethodNotAllowed):
+        return {"Allow": ", ".join(sorted(refused.allowed_methods))}
+    return {}
+
+
+def _problem_for(error: Exception) -> Problem:
+    if is_passing(error):
+        logger.warning("request_failed", error=repr(error))
+        return Unavailable("The database does not answer; try again.", retry_after_s=1)
+    logger.exception("request_failed")
+    return Internal("Something went wrong on our side; the request id tells us what.")
+
+
+def _log(request: web.Request, call: Call, status: int, took_s: float) -> None:
+    logger.info(
+        "request",
+        method=request.method,
+        path=request.path[:PATH_MAX],
+        status=status,
+        ms=round(took_s * 1000, 1),
+        user=call.identity.user if call.identity else None,
+        session=call.identity.session_id if call.identity else None,
+        remote=call.caller.remote,
+    )
