@@ -250,9 +250,11 @@ async def test_restored_branch_is_the_same_blocks_hash_for_hash(devnet: Devnet) 
     branch = await devnet.branch(2)
     await devnet.reorg(2)
     await devnet.mine()
+    await devnet.set_automine(True)
     assert (await devnet.block(int(branch.blocks[0]["number"], 16)))["hash"] != branch.blocks[0]["hash"]
     assert await devnet.restore(branch) == int(branch.blocks[-1]["number"], 16)
     assert (await devnet.block())["hash"] == branch.blocks[-1]["hash"]
+    assert await devnet.automine()
 
 
 async def test_revert_goes_back_to_a_snapshot_once(devnet: Devnet) -> None:
@@ -328,14 +330,22 @@ async def test_table_is_kept_while_its_contracts_stand(anvil: Anvil, tmp_path: P
     assert second.first_block == 2
 
 
+async def test_purse_is_given_once_per_chain(devnet: Devnet) -> None:
+    alice = await devnet.user(1)
+    await devnet.deposit(alice, 5 * USDC)
+    async with Devnet(devnet.rpc, deployment=devnet.at) as another:
+        await another.user(1)
+    assert await devnet.usdc_of(alice.address) == PURSE - 5 * USDC
+
+
 async def test_crowd_never_asks_for_what_the_contract_refuses(devnet: Devnet) -> None:
-    crowd = await drive.gather_crowd(devnet, 2)
-    again = await drive.gather_crowd(devnet, 2)
+    crowd = await drive.gather_crowd(devnet, 1)
+    again = await drive.gather_crowd(devnet, 1)
     assert again.people == crowd.people
     spent = 0
-    for _ in range(150):  # a revert would raise
+    for _ in range(300):  # a revert would raise
         spent += (await emitted(devnet, await drive.act_once(crowd))).count("SpentFromBucket")
-    assert spent > 100
+    assert spent > 200
 
 
 async def test_verbs_of_the_command_line_deploy_and_drive_until_stopped(anvil: Anvil, tmp_path: Path) -> None:

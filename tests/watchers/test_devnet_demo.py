@@ -12,9 +12,9 @@ import pytest
 
 from config.embedded.chain import Anvil
 from tests.watchers.devnet_stub import stub_product
-from watchers.devnet import demo
+from watchers.devnet import demo, script
 from watchers.devnet.listener import Happening, Listener
-from watchers.devnet.people import Devnet
+from watchers.devnet.people import USDC, Devnet, Payment
 from watchers.devnet.proof import Evidence, examine, percentile
 from watchers.devnet.table import deploy_to_table, devnet_row
 from watchers.devnet.view import apply, differences, normal
@@ -171,12 +171,18 @@ def correct_nothing(seen: Evidence) -> Evidence:
     return replace(seen, received=received)
 
 
+def undo_twice(seen: Evidence) -> Evidence:
+    again = happening("transaction_reverted", {**seen.received[1].payload, "id": "e6", "seq": 6}, 1020.0)
+    return replace(seen, received=[*seen.received[:2], again], canonical=frozenset())
+
+
 @pytest.mark.parametrize(
     ("spoil", "failure", "lost", "doubled"),
     [
         (drop_third, "an event of the log was never received: e6", 2, 0),
         (double_third, "an event was received twice: e6", 0, 2),
         (double_third, "seq is not contiguous", 0, 2),
+        (undo_twice, "was taken back twice: t1", 1, 0),
         (correct_nothing, "names nothing that it corrects", 0, 0),
         (lambda seen: replace(seen, received=seen.received[::-1]), "which was never received", 0, 0),
         (lambda seen: replace(seen, received=seen.received[::-1]), "differs: received", 0, 0),
@@ -241,8 +247,33 @@ async def test_demo_fails_when_an_event_is_lost_or_doubled(
     assert failure in last
 
 
-async def test_listener_tells_why_it_may_not_connect(devnet: Devnet, tmp_path: Path) -> None:
+async def test_listener_tells_why_it_may_not_connect(devnet: Devnet) -> None:
     async with stub_product(devnet, devnet.at) as web, Listener(web, "forged") as client:
         refused = await client.until(lambda: client.happenings, what="an answer")
         assert refused[0].kind == "connect_error"
         assert refused[0].body["problem"] == {"code": "unauthenticated"}
+
+
+async def test_listener_comes_back_by_itself_after_a_cut(devnet: Devnet) -> None:
+    alice = await devnet.user(1)
+    async with stub_product(devnet, devnet.at, user=alice.address) as web, Listener(web, "access") as client:
+        await client.until(lambda: client.events("snapshot"), what="the snapshot")
+        await client.command("cut")
+        await client.until(lambda: [one for one in client.happenings if one.kind == "disconnect"], what="the cut")
+        await devnet.create_bucket(alice, "food")
+        await client.until(lambda: client.events("bucket_update"), what="what was missed")
+        assert [one.body["recovered"] for one in client.happenings if one.kind == "connect"] == [False, True]
+
+
+async def test_canonical_ids_count_logs_within_their_transaction(devnet: Devnet) -> None:
+    people = await devnet.users(2)
+    for one in people:
+        await devnet.open_bucket(one, "food")
+    await devnet.set_automine(False)
+    payments = [Payment("food", USDC, people[0].address)] * 2
+    txs = [await devnet.batch_spend(one, payments) for one in people]
+    await devnet.mine()
+    found = await script.canonical_ids(devnet, people[1], [devnet.at.wallet])
+    # Each spend is followed by the token's own log. The deposit stands behind it, the funding alone.
+    assert {key for key in found if txs[1] in key} == {f"31337:{txs[1]}:{n}" for n in (0, 2)}
+    assert sorted(key.rpartition(":")[2] for key in found if txs[1] not in key) == ["0", "1"]
