@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_abi.abi import decode
+from eth_abi.exceptions import DecodingError
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
@@ -194,13 +196,23 @@ async def test_factory_gives_each_user_one_wallet_of_their_own(devnet: Devnet) -
 async def test_impostor_says_anything_under_known_topics(devnet: Devnet) -> None:
     alice, shop = await devnet.users(2)
     impostor = await devnet.create("Impostor")
-    spent = artifact("BudgetWallet").topic("SpentFromBucket")
-    user = "0x" + alice.address[2:].rjust(64, "0")
-    logs = [([spent, user], "0x"), ([spent], "0xff"), ([spent, user], "0x" + "ff" * 160)]
+    logs = list(actions.undecodable_logs(alice.address).values())
     receipt = await devnet.receipt(await devnet.act(alice, "Impostor", impostor, "raw", logs))
     assert [(log["topics"], log["data"]) for log in receipt["logs"]] == logs
     tx = await devnet.act(alice, "Impostor", impostor, "spent", alice.address, "food", 5, shop.address, devnet.at.usdc)
     assert await emitted(devnet, tx) == ["SpentFromBucket"]
+
+
+def test_undecodable_logs_are_undecodable() -> None:
+    fields = ["string", "uint256", "address", "address"]
+    logs = actions.undecodable_logs("0x" + "11" * 20)
+    whole = {"no user", "user too wide"}  # their topics are what is wrong
+    for fault, (_, told) in logs.items():
+        if fault in whole:
+            assert decode(fields, bytes.fromhex(told[2:]))[0] == "fun"
+        else:
+            with pytest.raises((DecodingError, OverflowError)):
+                decode(fields, bytes.fromhex(told[2:]))
 
 
 async def test_vault_shares_grow_with_their_price(devnet: Devnet) -> None:

@@ -110,6 +110,23 @@ def mint(token: Address, recipient: Address, amount: int) -> Call:
     return artifact("MockUSDC").call(token, "mint", recipient, amount)
 
 
+def undecodable_logs(user: Address) -> dict[str, tuple[list[str], str]]:
+    """Logs with SpentFromBucket's topic that can't be decoded, as (topics, data) for Impostor's `raw`, by fault."""
+    topics = [artifact("BudgetWallet").topic("SpentFromBucket"), "0x" + user[2:].rjust(64, "0")]
+    head = [4 * 32, 1, int(user, 16), 0, 3]  # offset of the name, amount, recipient, token, length of the name
+    good = "0x" + b"".join(map(_word, head)).hex() + b"fun".ljust(32, b"\0").hex()
+    far, huge = 2, 2 + 64 * 4  # where offset and length begin, after the 0x
+    return {
+        "no data": (topics, "0x"),
+        "cut short": (topics, good[: 2 + 64 * 4 + 2]),
+        "offset far outside": (topics, good[:far] + "f" * 64 + good[far + 64 :]),
+        "length far outside": (topics, good[:huge] + "f" * 64 + good[huge + 64 :]),
+        "no user": (topics[:1], good),
+        "address too wide": (topics, good[: 2 + 64 * 2] + "f" * 64 + good[2 + 64 * 3 :]),
+        "user too wide": ([topics[0], "0x" + "f" * 64], good),
+    }
+
+
 def balance_slot(account: Address) -> str:
     """Storage key (hex) of an account's balance in MockUSDC."""
     return _slot(account, _word(_BALANCES_SLOT))

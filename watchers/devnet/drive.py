@@ -18,7 +18,7 @@ FIRST = 1
 """Number of the first driven person; 0 deploys the contracts."""
 _FIRST_SHOP, _SHOPS = 900, 4
 _LIMIT = 500 * USDC
-_FUNDS = 1_000 * USDC
+_FUNDS = 400 * USDC
 _LOW = 150 * USDC  # what a bucket is filled up at: above what is spent from it within a block
 _DEPOSIT = 25 * USDC
 
