@@ -17,6 +17,7 @@ import aiohttp
 
 from config.embedded.chain import Anvil
 from config.embedded.children import free_port
+from store.postgres import LOST, connect
 from tests.waiting import until
 from watchers.devnet.listener import Listener
 from watchers.devnet.people import Devnet, Person
@@ -106,6 +107,19 @@ class Stack:
         await until(lambda: self._answers(url, process), 20, what="a web process that is ready")
         return url, process
 
+    async def caught_up(self, *, timeout_s: float = 20) -> None:
+        """Wait until the ledger stands at the chain's head: nothing of the chain is still on its way to it."""
+
+        async def level() -> bool:
+            head = await self.devnet.rpc_call("eth_getBlockByNumber", "latest", False)
+            try:
+                row = await value_of(self.urls["database_url"], "SELECT hash FROM chain_cursors")
+            except LOST:
+                return False
+            return bool(row == head["hash"])
+
+        await until(level, timeout_s, what="the ledger at the chain's head")
+
     async def _answers(self, url: str, process: Process) -> bool:
         assert process.running, process.output
         try:
@@ -118,13 +132,14 @@ class Stack:
         """A person signed in at one web process, not yet on a socket."""
         rest = Rest(self.session, url)
         tokens = await rest.sign_in(who, domain=DOMAIN, chain_id=self.chain_id)
-        return Client(who, rest, tokens.access)
+        return Client(self, who, rest, tokens.access)
 
 
 @dataclass
 class Client:
     """A signed-in person; `view` is what their app shows when it applies what the socket told."""
 
+    made: Stack
     who: Person
     rest: Rest
     token: str
@@ -142,7 +157,8 @@ class Client:
         return apply_all({}, told[first:])
 
     async def settled(self, listener: Listener, *, timeout_s: float = 20) -> dict[str, Any]:
-        """Wait until the view equals a fresh snapshot, and return that."""
+        """Wait until the ledger is at the chain's head and the view equals a fresh snapshot, and return that."""
+        await self.made.caught_up(timeout_s=timeout_s)
         fresh: dict[str, Any] = {}
 
         async def equal() -> bool:
@@ -155,6 +171,15 @@ class Client:
         except TimeoutError:
             raise AssertionError("\n".join(differences(self.view(listener), fresh))) from None
         return fresh
+
+
+async def value_of(url: str, statement: str) -> Any:
+    """One value over a connection of its own: the database may just have been restarted."""
+    conn = await connect(url)
+    try:
+        return await conn.fetchval(statement)
+    finally:
+        await conn.close()
 
 
 def assert_exactly_once(listener: Listener) -> None:
