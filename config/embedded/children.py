@@ -48,7 +48,7 @@ def _forker(_pid: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="forker")
 
 
-def spawn(launch: Launch, *, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+def spawn(launch: Launch, *, output: IO[bytes] | int | None = None) -> subprocess.Popen[bytes]:
     """Start a child that is killed when this process ends, however it ends. `output` takes what it says; None: ours."""
     die_with_us = _die_with(os.getpid(), launch.death_signal)
 

@@ -125,8 +125,6 @@ class Handle:
         return self._connection.query(sql, output, params=dict(params or {}))
 
     def _insert(self, ask: Ask, insert: re.Match[bytes]) -> Answer:
-        if insert["format"].upper() == b"VALUES":
-            return self._select(ask)
         with tempfile.NamedTemporaryFile(dir=self._incoming, suffix=".block") as block:
             block.write(ask.sql[insert.end() :])
             block.flush()

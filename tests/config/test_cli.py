@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typer.testing import CliRunner
 
 from config import cli, settings
 from config.embedded import children
+from config.embedded.children import Launch
 from config.settings import alive
 from tests.config.embedded.test_children import family
 
@@ -29,8 +29,14 @@ import http.server, json, os, pathlib, signal, sys, time
 name, verbs = pathlib.Path(__file__).parent.name, sys.argv[1:]
 name = "watchers.devnet" if name == "devnet" else name
 ours = {key: value for key, value in os.environ.items() if key.startswith("EXPENDI_")}
-with open(os.environ["STUB_CALLS"], "a") as calls:
-    calls.write(json.dumps({"name": name, "verbs": verbs, "pid": os.getpid(), "env": ours}) + "\\n")
+def tell(*verbs):
+    with open(os.environ["STUB_CALLS"], "a") as calls:
+        calls.write(json.dumps({"name": name, "verbs": verbs, "pid": os.getpid(), "env": ours}) + "\\n")
+def stop(*_):
+    tell("stops", *verbs)
+    os._exit(0)
+signal.signal(signal.SIGTERM, stop)
+tell(*verbs)
 code = os.environ.get("STUB_EXIT_" + "_".join([name.rpartition(".")[2], *verbs[:1]]))
 if code is not None:
     sys.exit(int(code))
@@ -62,18 +68,15 @@ class Project:
         return self.folder / ".expendi"
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "config.cli", *arguments],
-            cwd=self.folder,
-            env={**self.env, **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        launch = Launch(children.python("config.cli", *arguments), cwd=self.folder, env={**self.env, **env})
+        return children.spawn(launch, output=subprocess.PIPE)
 
     def run(self, *arguments: str, **env: str) -> tuple[int, str]:
         with self.start(*arguments, **env) as command:
-            said, _ = command.communicate(timeout=60)
+            try:
+                said, _ = command.communicate(timeout=30)
+            finally:
+                children.kill(command)
         return command.returncode, said.decode()
 
     def calls(self) -> list[dict[str, Any]]:
@@ -174,9 +177,9 @@ def test_the_demo_runs_beside_up_on_engines_of_its_own(running: tuple[Project, s
     assert code == 0, said
     calls = project.calls()[before:]
     assert [call["name"] for call in calls[:2]] == ["store", "watchers.devnet"]
-    assert sorted(call["name"] for call in calls[2:-1]) == ["jobs", "jobs", "realtime", "watchers"]
-    assert calls[-1]["verbs"] == ["demo", "--check"]
-    env = calls[-1]["env"]
+    assert sorted(call["name"] for call in calls[2:6]) == ["jobs", "jobs", "realtime", "watchers"]
+    [demo] = [call for call in calls if call["verbs"] == ["demo", "--check"]]
+    env = demo["env"]
     assert "yours" not in json.dumps(env)
     assert (env["EXPENDI_QUEUE_URL"], env["EXPENDI_ORIGINS"]) == ("", "")  # set, so that .env has no say
     assert env["EXPENDI_CHAINS_FILE"] == str(project.data_dir / "demo" / "devnet.toml")
@@ -188,7 +191,7 @@ def test_the_demo_runs_beside_up_on_engines_of_its_own(running: tuple[Project, s
 def test_the_demo_returns_the_exit_code_of_its_script_and_runs_again(project: Project) -> None:
     for code in ("1", "0"):
         assert project.run("demo", STUB_EXIT_devnet_demo=code)[0] == int(code)
-    assert {call["verbs"][0] for call in project.calls() if call["name"] == "watchers.devnet"} == {"deploy", "demo"}
+    assert project.spoken().count("watchers.devnet deploy") == 2
 
 
 def test_a_demo_whose_process_ends_says_which_and_stops(project: Project) -> None:
@@ -213,6 +216,8 @@ def test_run_serves_with_engines_until_it_is_terminated(project: Project) -> Non
         command.send_signal(signal.SIGTERM)
         assert command.wait(10) == 0
     assert ended(below)
+    said = [" ".join([call["name"], *call["verbs"]]) for call in project.calls()[6:]]
+    assert said == ["jobs stops slow", "jobs stops quick", "watchers stops", "realtime stops"]
 
 
 def test_nothing_outlives_a_killed_command_and_the_folder_is_free_at_once(project: Project) -> None:

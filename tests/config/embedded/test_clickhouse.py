@@ -92,7 +92,8 @@ async def test_statements_of_each_shape_answer_as_a_server_does(client: AsyncCli
     columns = ["id", "token"]
     await client.raw_insert(table, columns, b'{"id": 20, "token": "j"}\n', fmt="JSONEachRow")
     await client.raw_insert(table, columns, gzip.compress(b"21,c\n"), fmt="CSV", compression="gzip")
-    assert await client.command(f"SELECT count() FROM {table}") == 6
+    await client.raw_insert(table, columns, b"(22, 'v')", fmt="Values")
+    assert await client.command(f"SELECT count() FROM {table}") == 7
     assert await client.command("SELECT 1, 'two'") == ["1", "two"]
     assert await client.raw_query("SELECT 1 AS a", fmt="JSONEachRow") == b'{"a":1}\n'
     some = f"SELECT id FROM {table} WHERE id IN {{ids:Array(UInt32)}} ORDER BY id"

@@ -92,11 +92,11 @@ def test_a_port_taken_between_look_and_bind_is_left_alone(tmp_path: Path) -> Non
         taken = engine.port
         with engine:
             assert engine.port != taken
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", taken))
-        other.listen()
-        with pytest.raises(EngineError, match="already in use"):
-            Valkey(tmp_path, port=taken).start()
+
+
+def test_an_engine_of_another_that_answers_on_our_port_is_not_ours(tmp_path: Path) -> None:
+    with Valkey(tmp_path / "theirs") as theirs, pytest.raises(EngineError, match="already in use"):
+        Valkey(tmp_path / "ours", port=theirs.port).start()
 
 
 async def ask(url: str, *words: str) -> Any:
