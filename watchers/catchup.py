@@ -33,8 +33,8 @@ Wallets = Callable[[], Awaitable[Mapping[Address, Address | None]]]
 class RangeSize:
     """How many blocks to ask for: less after a refusal, more after success."""
 
-    def __init__(self, size: int = FIRST_RANGE) -> None:
-        self.size = size
+    def __init__(self) -> None:
+        self.size = FIRST_RANGE
         self._ceiling = LONGEST_RANGE
         self._worked = 0
         self._since_refusal = 0

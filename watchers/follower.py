@@ -247,6 +247,8 @@ async def follow(follower: Follower, heads: Heads, stop: asyncio.Event) -> None:
         head: Header | None = None
         try:
             head = await heads.next()
+            if head is None:
+                return
             await follower.advance(head)
             await heads.refresh()
             pause.reset()

@@ -13,6 +13,7 @@ from config.chains import Chain
 from store.chain import Header, heights
 from store.heads import heads
 from store.rpc import Rpc
+from watchers.pacing import first_of
 
 FINALIZED_EVERY_S = 2.0
 """How often the finalized height is asked for (s) while heads come by websocket."""
@@ -22,7 +23,14 @@ class Heads:
     """Heads of one chain, newest only: whoever is slow finds a gap and fills it. `async with` runs the websocket."""
 
     def __init__(
-        self, chain: Chain, rpc: Rpc, *, session: aiohttp.ClientSession, poll_s: float, timeout_s: float
+        self,
+        chain: Chain,
+        rpc: Rpc,
+        *,
+        session: aiohttp.ClientSession,
+        poll_s: float,
+        timeout_s: float,
+        stop: asyncio.Event,
     ) -> None:
         self.head = 0
         """Highest number that a node told."""
@@ -33,6 +41,7 @@ class Heads:
         self._session = session
         self._poll_s = poll_s
         self._timeout_s = timeout_s
+        self._stop = stop
         self._announced: Header | None = None
         self._news = asyncio.Event()
         self._hurry = True
@@ -52,14 +61,14 @@ class Heads:
             with suppress(asyncio.CancelledError):
                 await self._listener
 
-    async def next(self) -> Header:
-        """The newest head: as soon as it is announced, else polled when nothing was for `poll_s`."""
+    async def next(self) -> Header | None:
+        """The newest head: as soon as it is announced, else polled when none was for `poll_s`; None when stopping."""
         if self._listener is not None and self._listener.done():
             self._listener.result()  # an exception that nobody expected ends the one who reads
         if not self._hurry and self._announced is None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
-                    await self._news.wait()
+            await first_of(self._news, self._stop, seconds=self._poll_s)
+        if self._stop.is_set():
+            return None
         self._news.clear()
         self._hurry = False
         head, self._announced = self._announced, None

@@ -91,8 +91,8 @@ async def _watch(watch: Watch, deps: Deps, session: aiohttp.ClientSession, write
 async def _write(watch: Watch, deps: Deps, session: aiohttp.ClientSession, ledger: Ledger, stop: asyncio.Event) -> None:
     chain, settings = watch.chain, deps.settings
     rpc = Rpc(chain.rpc, settings.rpc_timeout_s, session, chain_id=chain.id)
-    heads = Heads(chain, rpc, session=session, poll_s=settings.poll_interval_s, timeout_s=settings.rpc_timeout_s)
-    async with heads:
+    poll_s, timeout_s = settings.poll_interval_s, settings.rpc_timeout_s
+    async with Heads(chain, rpc, session=session, poll_s=poll_s, timeout_s=timeout_s, stop=stop) as heads:
         watch.heads = heads
         watch.follower = Follower(chain, rpc, ledger, heads, stop)
         await follow(watch.follower, heads, stop)

@@ -27,7 +27,7 @@ from store.chain import (
 from store.records import BlockRef
 from store.rpc import Rpc, RpcError
 from tests.factories import make_address, make_hash
-from tests.watchers.node import CHAIN_ID, ScriptedNode
+from tests.watchers.node import CHAIN_ID, Fault, ScriptedNode
 from tests.watchers.said import ALICE, BOB, USDC, WALLET, Said, Tx, deposited, spent, topic, transferred
 
 FILTERS = [LogFilter((abi.FUNDS_DEPOSITED, abi.SPENT_FROM_BUCKET)), LogFilter((abi.TRANSFER,), (USDC,))]
@@ -84,8 +84,9 @@ async def test_finality_is_a_depth_where_the_tag_is_unknown(
 
 
 async def test_failing_head_is_an_error(node: ScriptedNode, rpc: Rpc) -> None:
-    for fault, kind in (("null", "null"), ("jsonrpc", "jsonrpc"), ("empty", "malformed")):
-        node.fail("eth_getBlockByNumber", fault)  # type: ignore[arg-type]  # mypy widens literals in tuples
+    faults: dict[Fault, str] = {"null": "null", "jsonrpc": "jsonrpc", "empty": "malformed"}
+    for fault, kind in faults.items():
+        node.fail("eth_getBlockByNumber", fault)
         with pytest.raises(RpcError) as caught:
             await heights(rpc, finality_depth=5)
         assert caught.value.kind == kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from config.chains import Chain
@@ -24,6 +24,8 @@ class FakeLedger:
     waiting: list[str] = field(default_factory=list)
     told: tuple[int, int] = (0, 0)
     """Head and finalized as told last."""
+    on_apply: Callable[[DecodedBlock], None] | None = None
+    """Called after each block."""
     fails: list[Exception] = field(default_factory=list)
     """Raised by the next steps, one each."""
 
@@ -67,6 +69,8 @@ class FakeLedger:
         if openings:
             self.openings[block.number] = openings
             self.waiting = [user for user in self.waiting if user not in openings]
+        if self.on_apply is not None:
+            self.on_apply(block)
 
     async def revert(self) -> BlockRef:
         self._maybe_fail()
