@@ -268,6 +268,7 @@ def _refuse_ended(running: Processes) -> None:
 
 def _serve(stack: Stack | None, env: Mapping[str, str]) -> None:
     with _running(Processes(env=env)) as running:
+        typer.echo("Running the Procfile. Ctrl-C stops everything.")
         _stay(stack, running)
 
 
@@ -285,7 +286,7 @@ def main() -> None:
     """Run the command line; every mistake is one sentence on standard error."""
     try:
         app()
-    except (SettingsError, EngineError, Failed) as error:
+    except (SettingsError, EngineError, Failed, OSError) as error:
         typer.echo(f"expendi: {error}", err=True)
         sys.exit(getattr(error, "code", 1))
 

@@ -33,7 +33,7 @@ class Finding:
 
     def __str__(self) -> str:
         facts = "  ".join(filter(None, (scrub(self.url), scrub(self.advice))))
-        return f"{'ok  ' if self.ok else 'FAIL'}  {self.name:<14}{self.version or '-':<12}{facts}".rstrip()
+        return f"{'ok  ' if self.ok else 'FAIL'}  {self.name:<14}{self.version or '-':<12}  {facts}".rstrip()
 
 
 def examine(env: Mapping[str, str]) -> Iterator[Finding]:

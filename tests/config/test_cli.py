@@ -22,7 +22,7 @@ from config import cli, settings
 from config.embedded import children
 from config.embedded.children import Launch
 from config.settings import alive
-from tests.config.embedded.test_children import family
+from tests.config.family import family
 
 STUB = """
 import http.server, json, os, pathlib, signal, sys, time

@@ -16,6 +16,7 @@ import pytest
 from config.embedded import children
 from config.embedded.children import Launch
 from config.settings import alive
+from tests.config.family import family
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -44,17 +45,6 @@ ALL_ENGINES = textwrap.dedent(
     time.sleep(600)
     """
 )
-
-
-def family(pid: int) -> set[int]:
-    """A process and everything below it."""
-    stats = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
-    names = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
-    parents = {name: int(stat[1]) for name, stat in zip(names, stats, strict=False)}
-    found = {pid}
-    while more := {name for name, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
 
 
 def test_a_killed_parent_takes_every_engine_with_it(tmp_path: Path) -> None:
