@@ -31,8 +31,8 @@ from realtime.wire import Socket
 
 RESERVED = frozenset({"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"})
 """Names that client libraries emit by themselves; nobody may send them."""
-REFUSAL_GRACE_S = 2.0
-"""Time between a refused CONNECT and the end of its connection (s): the answer must arrive first."""
+REFUSAL_GRACE_S = 1.0
+"""Time between a refused CONNECT and the end of its connection (s): a client that was told leaves by itself first."""
 
 _HEAD = re.compile(r"([0-3])(?:(/[^,?]{0,100})(?:\?[^,]*)?(?:,|$))?([0-9]{1,15})?(.*)", re.DOTALL)
 

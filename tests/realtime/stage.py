@@ -128,7 +128,7 @@ class FakeLog:
 
 @dataclass
 class FakePorts:
-    """Everything else that a server asks, in memory. A token is `<user>/<session>`."""
+    """Everything else that a server asks, in memory. A token is `<user>/<session>[+<life in s>]`."""
 
     log: FakeLog = field(default_factory=FakeLog)
     expires_s: float = 3600
@@ -148,11 +148,11 @@ class FakePorts:
     async def verify(self, token: str) -> Identity:
         if self.failure is not None:
             raise self.failure
-        user, _, session = token.partition("/")
+        user, _, rest = token.partition("/")
+        session, _, life = rest.partition("+")
         if not user.startswith("0x") or session in self.revoked:
             raise Unauthenticated("The access token is unknown or its session was ended; sign in again.")
-        life = float(session.partition("+")[2] or self.expires_s)
-        return FakeIdentity(user, session, datetime.now(UTC) + timedelta(seconds=life))
+        return FakeIdentity(user, session, datetime.now(UTC) + timedelta(seconds=float(life or self.expires_s)))
 
     async def revoked_since(self, since: datetime) -> Sequence[str]:
         if self.failure is not None:
