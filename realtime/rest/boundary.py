@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
@@ -28,8 +29,13 @@ PROBLEM_TYPE = "application/problem+json"
 SOCKETS = "/socket.io"
 CLIENT_CLOSED = 499
 """Status in our log of a request whose client went away; nobody receives it."""
+REQUEST_S = 15.0
+"""Time one request may take (s): a database that hangs, or a body that never ends, must not hold it for ever."""
 PATH_MAX = 200
 """Characters of a path that are logged."""
+
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that machines ask every few seconds: their good answers are logged at debug only."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 
@@ -83,7 +89,8 @@ async def _answered(request: web.Request, handler: Handler, call: Call) -> web.S
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             response: web.StreamResponse = web.Response(status=204, headers=CORS)
         else:
-            response = await handler(request)
+            async with asyncio.timeout(REQUEST_S):
+                response = await handler(request)
     except Problem as problem:
         response = problem_response(problem, call.id)
     except web.HTTPException as refused:
@@ -136,7 +143,8 @@ def _problem_for(error: Exception) -> Problem:
 
 
 def _log(request: web.Request, call: Call, status: int, took_s: float) -> None:
-    logger.info(
+    quiet = status < 400 and request.path in PROBES
+    (logger.debug if quiet else logger.info)(
         "request",
         method=request.method,
         path=request.path[:PATH_MAX],

@@ -14,6 +14,7 @@ from aiohttp import web
 from handlers.deps import Deps
 from realtime.app import build
 from store.redis import open_redis
+from tests.realtime.conform import check
 from tests.realtime.wallets import Wallet
 
 
@@ -32,7 +33,7 @@ class Got:
 
 @dataclass
 class Client:
-    """Calls as one person; `token` is sent when there is one."""
+    """Calls as one person; `token` is sent when there is one. Every answer is held to the OpenAPI document."""
 
     session: aiohttp.ClientSession
     base: str
@@ -47,7 +48,9 @@ class Client:
             options["data"] = orjson.dumps(json)
             headers.setdefault("Content-Type", "application/json")
         async with self.session.request(method, self.base + path, headers=headers, **options) as response:
-            return Got(response.status, response.headers, await response.read())
+            got = Got(response.status, response.headers, await response.read())
+        check(method, response.url.raw_path, got.status, got.headers, got.body)
+        return got
 
     async def get(self, path: str, **options: Any) -> Got:
         return await self.call("GET", path, **options)

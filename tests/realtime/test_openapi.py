@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+
+from handlers.deps import Deps
+from realtime.app import build
+from store.postgres import Pool
+from store.redis import open_redis
+from tests.conftest import MakeSettings
+from tests.realtime.conform import check, openapi, operation_of, resolve
+from tests.realtime.rows import bucket, spend, stand, tell, write
+from tests.realtime.served import Client, serving
+from tests.realtime.wallets import Wallet
+from tests.realtime.wiring import CHAIN, busy, wire
+
+
+def nodes(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for inner in value.values():
+            yield from nodes(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from nodes(inner)
+
+
+def operations() -> dict[tuple[str, str], dict[str, Any]]:
+    return {
+        (method.upper(), path): operation
+        for path, methods in openapi()["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+async def test_every_route_is_documented_and_nothing_else(pool: Pool, make_settings: MakeSettings) -> None:
+    redis = open_redis(make_settings().redis_url)
+    app: web.Application = build(wire(pool, make_settings()), redis)
+    served = {
+        (route.method, route.resource.canonical)
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "HEAD" and "socket.io" not in route.resource.canonical
+    }
+    assert served == set(operations())
+    await redis.aclose()
+
+
+def test_the_document_is_openapi_3_1_as_it_should_be() -> None:
+    document = openapi()
+    assert document["openapi"] == "3.1.0"
+    assert {"title", "version"} <= document["info"].keys()
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    refs = [node["$ref"] for node in nodes(document) if "$ref" in node]
+    assert refs
+    for ref in refs:
+        assert resolve(ref)
+    used = {ref for ref in refs if ref.startswith("#/components/schemas/")}
+    assert used == {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+
+
+def test_operations_say_who_may_call_and_what_may_come_back() -> None:
+    names = [operation["operationId"] for operation in operations().values()]
+    assert len(set(names)) == len(names)
+    tags = {tag["name"] for tag in openapi()["tags"]}
+    for (method, path), operation in operations().items():
+        assert operation["summary"].endswith("."), path
+        assert set(operation["tags"]) <= tags
+        asks_who = operation.get("security") != [] or path in {"/v1/auth/verify", "/v1/auth/refresh"}
+        assert ("401" in operation["responses"]) == asks_who, path
+        assert {"400", "403", "500", "503"} <= operation["responses"].keys()
+        named = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"}
+        assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
+        assert all(parameter["description"] for parameter in operation["parameters"])
+        assert ("requestBody" in operation) == (method == "POST" and path in {"/v1/auth/verify", "/v1/auth/refresh"})
+
+
+def test_only_sign_in_chains_and_operations_are_public() -> None:
+    public = {path for (_, path), operation in operations().items() if operation.get("security") == []}
+    assert public == {
+        "/v1/auth/nonce",
+        "/v1/auth/verify",
+        "/v1/auth/refresh",
+        "/v1/chains",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+    }
+
+
+async def fill(pool: Pool, address: str) -> str:
+    """Something in every list; returns a transaction id."""
+    rows = [
+        spend(address, 1),
+        spend(address, 2, n=1, type="transfer", role="delegate", wallet=None, bucket=None, bucket_id=None, usd=None),
+        spend(
+            address, 3, token="0x" + "99" * 20, symbol=None, decimals=None, usd=None, fee_wei=None, counterparty=None
+        ),
+        spend(address, 4, amount=2**256 - 1, to_bucket="Rent", to_bucket_id="x"),
+    ]
+    await write(pool, *rows)
+    await stand(pool, CHAIN.id, 10)
+    await bucket(pool, address, b"Rent", holds=5)
+    await tell(pool, address, 3)
+    return rows[0].id
+
+
+async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_settings: MakeSettings) -> None:
+    deps: Deps = wire(pool, busy(make_settings))
+    seen: set[tuple[str, str]] = set()
+    async with serving(deps) as anyone:
+        wallet = Wallet()
+        me = await anyone.signed_in(wallet)
+        spare = await anyone.signed_in(wallet)
+        id_ = await fill(pool, me.address)
+        other = next(s["id"] for s in (await me.get("/v1/auth/sessions")).json["data"] if not s["current"])
+        text = wallet.message((await anyone.post("/v1/auth/nonce")).json["nonce"])
+        calls: list[tuple[Client, str, str, Any]] = [
+            (anyone, "POST", "/v1/auth/nonce", None),
+            (anyone, "POST", "/v1/auth/verify", {"message": text, "signature": wallet.sign(text)}),
+            (anyone, "POST", "/v1/auth/refresh", {"refreshToken": spare.refresh}),
+            (me, "GET", "/v1/auth/sessions", None),
+            (me, "DELETE", f"/v1/auth/sessions/{other}", None),
+            (me, "GET", "/v1/me", None),
+            (me, "GET", "/v1/me/audit", None),
+            (me, "GET", "/v1/chains", None),
+            (me, "GET", "/v1/snapshot", None),
+            (me, "GET", "/v1/events", None),
+            (me, "GET", "/v1/transactions", None),
+            (me, "GET", f"/v1/transactions/{id_}", None),
+            (me, "GET", "/v1/buckets", None),
+            (me, "GET", "/healthz", None),
+            (me, "GET", "/readyz", None),
+            (me, "GET", "/metrics", None),
+            (me, "GET", "/openapi.json", None),
+            (me, "POST", "/v1/auth/logout", None),
+            (await anyone.signed_in(wallet), "DELETE", "/v1/auth/sessions", None),
+        ]
+        for client, method, path, body in calls:
+            got = await client.call(method, path, json=body)
+            assert got.status in {200, 204}, (path, got.body)
+            found = operation_of(method, path)
+            assert found is not None
+            check(method, path, got.status, got.headers, got.body)
+            seen.add((method, found[0]))
+            if got.status == 200 and method == "GET" and "json" in got.headers["Content-Type"]:
+                assert got.json.get("data", True), f"{path} has nothing to check"
+        for method, path in operations():
+            refused = await anyone.call(method, path.replace("{id}", str(uuid.uuid4())) + "?nonsense=1")
+            assert refused.status in {400, 401}
+            check(method, path, refused.status, refused.headers, refused.body)
+    assert seen == set(operations())
+
+
+@pytest.mark.parametrize("change", [{"extra": 1}, {"nonce": 5}, {"nonce": "short"}, {"nonce": None}, {"expiresAt": []}])
+def test_the_checker_notices_what_is_not_documented(change: dict[str, Any]) -> None:
+    good = {"nonce": "12345678", "expiresAt": "2026-11-24T10:00:00.000Z"}
+    headers = dict.fromkeys(("X-Request-Id", "RateLimit", "RateLimit-Policy"), "x") | {
+        "Content-Type": "application/json"
+    }
+    check("POST", "/v1/auth/nonce", 200, headers, orjson.dumps(good))
+    with pytest.raises(AssertionError):
+        check("POST", "/v1/auth/nonce", 200, headers, orjson.dumps({**good, **change}))
