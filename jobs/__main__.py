@@ -16,7 +16,7 @@ import structlog
 from config import keys, logs
 from config import settings as configuration
 from config.chains import ChainTableError, load_chains
-from config.settings import Settings, SettingsError
+from config.settings import Settings, SettingsError, variable
 from handlers.deps import Deps
 from jobs.job import Tools
 from jobs.persist import PERSIST_BLOCK
@@ -54,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _work(settings: Settings, queue: Queue) -> None:
+    if "+cluster" in settings.queue:
+        raise SettingsError(f"{variable('queue_url')} must name a Redis that is no cluster: arq can't work on one.")
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)

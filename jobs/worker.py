@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import arq.worker
 import structlog
@@ -115,6 +115,8 @@ class Worker(arq.worker.Worker):
         try:
             await step()
         except outbox.AWAY as error:
+            if isinstance(error, ValueError):  # asyncpg's word for a bad argument: ours, and it never passes
+                raise
             if name not in self._away:
                 log.warning("worker_waits_for_engine", step=name, reason=repr(error))
             self._away.add(name)
@@ -136,10 +138,15 @@ class Worker(arq.worker.Worker):
             self.wake()
 
     async def _fetch(self) -> None:
-        if self._untold:
-            await self.pool.delete(*map(_in_progress, self._untold))
-            self._untold.clear()
-        await self._poll_iteration()
+        if untold := list(self._untold):
+            await self.pool.delete(*map(_in_progress, untold))
+            self._untold.difference_update(untold)
+        if self.job_counter < self.max_jobs:
+            job_ids = await self.pool.zrangebyscore(
+                self.queue_name, min="-inf", max=timestamp_ms(), start=0, num=self.queue_read_limit
+            )
+            await self.start_jobs(cast(list[bytes], job_ids))
+        await self.heart_beat()
 
     async def _measure(self) -> None:
         now = self.loop.time()

@@ -212,6 +212,7 @@ async def test_sweep_asks_for_what_nobody_asked_for_and_only_once(pool: Pool, an
     await work(pool, analytics)
     assert await persisted(analytics) == await canonical(pool)
     assert await stored.lag_s(pool) == 0
+    assert await stored.ask_unpersisted(pool, older_than_s=5, limit=10) == 0
 
 
 async def test_preimages_go_once_their_block_is_far_below_finality(pool: Pool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -64,7 +65,9 @@ async def publishing(url: str) -> AsyncIterator[Publisher]:
 
 @asynccontextmanager
 async def working(tools: Tools, probe: Probe, *, patience_s: float = 1) -> AsyncIterator[Worker]:
-    """A worker of its own, woken as jobs/__main__.py does it."""
+    """A worker of its own, woken as jobs/__main__.py does it; nothing may go wrong in a callback of the loop."""
+    strays: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: strays.append(context))
     settings = tools.deps.settings
     worker = Worker(tools, outbox.open_queue(settings.queue, "quick"), "quick", [probe.job])
     subscriber = Subscriber(settings.redis_url, lambda *_: worker.wake(), lambda: None, worker.wake)
@@ -77,3 +80,4 @@ async def working(tools: Tools, probe: Probe, *, patience_s: float = 1) -> Async
         await subscriber.close()
         await worker.stop(patience_s=patience_s)
     task.result()
+    assert strays == []

@@ -149,3 +149,10 @@ def test_unknown_queue_is_refused_with_the_choices() -> None:
     )
     assert said.returncode == 2
     assert "quick" in said.stderr
+
+
+def test_queue_on_a_cluster_is_refused_with_a_sentence(settings: Settings, tmp_path: Path) -> None:
+    clustered = settings.model_copy(update={"redis_url": "redis+cluster://127.0.0.1:9"})
+    with worker(clustered, tmp_path / "worker.log") as child:
+        assert child.wait(timeout=30) == 1
+    assert (tmp_path / "worker.log").read_text().startswith("EXPENDI_QUEUE_URL must name a Redis that is no cluster")

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from arq import VERSION
 from arq.worker import Worker as ArqWorker
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from config.embedded.postgres import Postgres
@@ -19,6 +20,7 @@ from store import outbox
 from store.outbox import Claim
 from store.postgres import Pool, open_pool
 from tests.conftest import MakeSettings
+from tests.factories import insert_transactions, make_transaction
 from tests.jobs.bench import Probe, ask, idle, publishing, working
 from tests.waiting import until
 
@@ -76,7 +78,18 @@ async def test_workers_beside_each_other_run_each_job_once(tools: Tools) -> None
     assert Counter(claim.args["number"] for claim in probe.ran) == Counter(range(40))
 
 
-async def test_asked_again_while_it_runs_it_runs_again(tools: Tools) -> None:
+async def test_job_that_ended_or_was_put_off_elsewhere_is_not_held(tools: Tools) -> None:
+    it = worker.Worker(tools, outbox.open_queue(tools.deps.settings.queue, "quick"), "quick", [Probe().job])
+    await it.pool.zadd(it.queue_name, {"off": 10.0**15})
+    await it.start_jobs([b"off", b"ended"])
+    assert (it.tasks, it.job_counter) == ({}, 0)
+    assert await it.pool.keys("arq:in-progress:*") == []
+    await it.stop(patience_s=0)
+
+
+async def test_asked_again_while_it_runs_it_runs_again_at_once(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "TICK_S", 3600)
+
     async def ask_once_more(claim: Claim) -> None:
         if len(probe.ran) == 1:
             await ask(tools, wake=False, **claim.args)
@@ -193,6 +206,28 @@ async def test_redis_that_restarts_or_forgets_needs_no_hand(
     assert {claim.args["number"] for claim in probe.ran} == set(range(1, asked + 1))
 
 
+async def test_job_whose_end_redis_did_not_hear_is_released_as_soon_as_it_is_back(
+    tools: Tools, private_valkey: Valkey
+) -> None:
+    probe = Probe(lambda _: until(release.is_set))
+    release = asyncio.Event()
+    async with working(tools, probe) as it:
+        await ask(tools)
+        await until(lambda: probe.ran)
+        private_valkey.kill()
+        release.set()
+        await until(lambda: idle(tools.deps.pool))
+        await until(lambda: it.tasks == {})
+        private_valkey.start()  # its file says that the job runs
+
+        async def forgotten() -> bool:
+            return await it.pool.zcard(it.queue_name) == 0
+
+        await until(lambda: "queue" not in it._away)
+        await until(forgotten)
+    assert len(probe.ran) == 1
+
+
 async def forget_lost_runs(it: worker.Worker, tools: Tools) -> None:
     """Do what time does: the marks of runs that a killed Redis brought back from its file go after their limit."""
 
@@ -234,6 +269,21 @@ async def asked_again(tools: Tools) -> bool:
     return True
 
 
+async def test_lag_and_depth_are_measured(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "MEASURE_S", 0.02)
+    async with tools.deps.pool.acquire() as conn:
+        await insert_transactions(conn, [make_transaction()])
+    await tools.deps.pool.execute("UPDATE blocks SET changed_at = now() - interval '1 minute'")
+    async with working(tools, Probe(lambda _: until(release.is_set))):
+        release = asyncio.Event()
+        await ask(tools)
+        await until(lambda: REGISTRY.get_sample_value("expendi_outbox_depth") == 1)
+        assert 60 <= (REGISTRY.get_sample_value("expendi_persist_lag_seconds") or 0) < 120
+        await tools.deps.pool.execute("UPDATE blocks SET persisted_at = now()")
+        await until(lambda: REGISTRY.get_sample_value("expendi_persist_lag_seconds") == 0)
+        release.set()
+
+
 async def test_fault_of_ours_ends_the_worker_loudly(tools: Tools, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object, **__: object) -> int:
         raise KeyError("a fault")
@@ -260,4 +310,4 @@ def test_pauses_grow_to_a_bound(
 
 def test_arq_is_the_version_whose_parts_are_replaced() -> None:
     assert VERSION.startswith("0.28.")
-    assert {"start_jobs", "main", "run_job", "_poll_iteration"} <= set(dir(ArqWorker))
+    assert {"start_jobs", "main", "run_job", "heart_beat"} <= set(dir(ArqWorker))

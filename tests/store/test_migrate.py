@@ -60,6 +60,15 @@ async def test_file_that_fails_leaves_nothing_behind(empty_url: str, pool: Pool,
     assert await apply(empty_url, folder(tmp_path, TWO)) == ["0002_two"]
 
 
+async def test_file_is_applied_together_with_its_record_or_not_at_all(
+    empty_url: str, pool: Pool, tmp_path: Path
+) -> None:
+    unrecordable = {"0001_unrecordable": "CREATE TABLE half (a int); DROP TABLE schema_migrations"}
+    with pytest.raises(MigrationError):
+        await apply(empty_url, folder(tmp_path, unrecordable))
+    assert await tables(pool) == {"schema_migrations"}
+
+
 async def test_many_at_once_apply_each_file_once(empty_url: str, pool: Pool, tmp_path: Path) -> None:
     files = folder(tmp_path, TWO)
     applied = await asyncio.gather(*(apply(empty_url, files) for _ in range(5)))
