@@ -225,14 +225,16 @@ def settings(redis_url: str, **overrides: Any) -> Settings:
 
 
 @asynccontextmanager
-async def staged(redis_url: str, ports: FakePorts | None = None, **overrides: Any) -> AsyncIterator[Stage]:
+async def staged(
+    redis_url: str, ports: FakePorts | None = None, *, port: int = 0, **overrides: Any
+) -> AsyncIterator[Stage]:
     """Run a server; at the end nothing of any socket may be left in it."""
     ports = ports or FakePorts()
     app = web.Application()
     server = build(app, ports.as_ports(), settings(redis_url, **overrides))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
     await site.start()
     await server.start()
     port = runner.addresses[0][1]
