@@ -278,7 +278,7 @@ async def test_lag_and_depth_are_measured(tools: Tools, monkeypatch: pytest.Monk
         release = asyncio.Event()
         await ask(tools)
         await until(lambda: REGISTRY.get_sample_value("expendi_outbox_depth") == 1)
-        assert 60 <= (REGISTRY.get_sample_value("expendi_persist_lag_seconds") or 0) < 120
+        await until(lambda: 60 <= (REGISTRY.get_sample_value("expendi_persist_lag_seconds") or 0) < 600)
         await tools.deps.pool.execute("UPDATE blocks SET persisted_at = now()")
         await until(lambda: REGISTRY.get_sample_value("expendi_persist_lag_seconds") == 0)
         release.set()
