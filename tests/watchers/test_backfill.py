@@ -67,7 +67,7 @@ class Scene:
         return deps
 
     async def _follow(self, chain: Chain, ledger: Any) -> None:
-        heads = Heads(chain, self.rpc(), session=self.session, poll_s=1, timeout_s=10)
+        heads = Heads(chain, self.rpc(), session=self.session, poll_s=1, timeout_s=10, stop=asyncio.Event())
         follower = Follower(chain, self.rpc(), ledger, heads, asyncio.Event())
         await follower.load()
         await follower.advance(await heads.poll())
