@@ -35,6 +35,7 @@ LOST = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a server killed in the middle of an answer leaves the protocol in no known state
     asyncpg.TooManyConnectionsError,
     asyncio.TimeoutError,
 )
