@@ -12,7 +12,7 @@ import structlog
 from config import keys
 from handlers.rules.periods import iso
 from realtime import frames
-from realtime.fanout import Hub, Member
+from realtime.fanout import Hub
 from realtime.ports import Heights, Ports
 from realtime.repair import Repair, passes
 from store.records import Address
@@ -43,12 +43,11 @@ class ChainStatus:
         """Users with a transaction that is not final."""
         return len(self._waiting)
 
-    def greet(self, member: Member) -> None:
-        """Tell a socket, right after its session, where the chains are."""
-        if self._frames:
-            member.socket.send_frame(b"".join(self._frames.values()))
-        self._newcomers.add(member.user)
+    def greet(self, user: Address) -> bytes:
+        """Frames that tell a new socket, right after its session, where the chains are."""
+        self._newcomers.add(user)
         self._woken.set()
+        return b"".join(self._frames.values())
 
     def on_block(self, text: bytes) -> None:
         """Take a block from a chain's channel: heights moved, and its users have something to wait for."""
@@ -112,7 +111,7 @@ class ChainStatus:
         for user in list(self._waiting):
             feed, of_user = self._hub.feed_of(user), self._waiting[user]
             concerned = moved & of_user.keys()
-            for member in feed.members if feed is not None and concerned else ():
+            for member in list(feed.members) if feed is not None and concerned else ():
                 if member.due:  # one that is being brought up has better things to read
                     member.socket.send_frame(b"".join(self._frames[chain] for chain in sorted(concerned)))
             for chain_id in concerned:

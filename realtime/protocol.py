@@ -25,6 +25,7 @@ from socketio import packet
 
 from config import metrics
 from handlers.errors import Problem
+from realtime import frames
 from realtime.engine import EngineServer, Rules
 from realtime.rooms import ROOT, Rooms
 from realtime.wire import Socket
@@ -130,13 +131,13 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # socketio ship
 
     # -- answers to CONNECT ----------------------------------------------------------------------------------------
 
-    def accept(self, socket: Socket, sid: str, *, rooms: tuple[str, ...] = (), pid: str | None = None) -> None:
-        """Register a socket under its sid, in its rooms, and answer its CONNECT."""
+    def accept(self, socket: Socket, sid: str, *, rooms: tuple[str, ...], pid: str | None, then: bytes) -> None:
+        """Register a socket under its sid, in its rooms, and answer its CONNECT; `then` are frames that follow."""
         socket.phase = "in"
         socket.disarm()
         self.manager.register(sid, socket.sid, rooms=rooms)
         answer = {"sid": sid} if pid is None else {"sid": sid, "pid": pid}
-        socket.send_message("0" + Json.dumps(answer))
+        socket.send_frame(frames.text_frame(b"40" + orjson.dumps(answer)) + then)
 
     def reject(self, socket: Socket, problem: Problem) -> None:
         """Answer CONNECT with a problem; the connection ends soon after."""

@@ -119,8 +119,8 @@ class Resume:
         self._settings, self._publisher = settings, publisher
         self._pids = Pids(settings.secret_key.get_secret_value().encode())
         self.server: SocketServer
-        self.seated: Callable[[Member, Identity], None] = _not_told
-        """Told of each accepted socket, right after its `session` event."""
+        self.seated: Callable[[Member, Identity], bytes] = _not_told
+        """Told of each accepted socket; returns frames that follow its `session` event."""
 
     async def admit(self, socket: Socket, auth: Mapping[str, Any]) -> None:
         """Answer a CONNECT. Runs as a task that the socket's end cancels."""
@@ -178,10 +178,10 @@ class Resume:
         self._make_place(feed)
         pid = self._pids.make(identity.user, sid) if handshake.recovery else None
         rooms = (keys.user_room(identity.user), keys.notifications_room(identity.user))
-        self.server.accept(socket, sid, rooms=rooms, pid=pid)
-        socket.send_frame(frames.event_frame(_session(identity.user, head, position)))
-        self.seated(member, identity)
-        self._start(member, head, position)
+        session = frames.event_frame(_session(identity.user, head, position))
+        self.server.accept(socket, sid, rooms=rooms, pid=pid, then=session + self.seated(member, identity))
+        if member.is_in:
+            self._start(member, head, position)
 
     def _align(self, feed: Feed, head: Head) -> None:
         if feed.epoch and feed.epoch != head.epoch:
@@ -235,5 +235,5 @@ def _facts(environ: Mapping[str, str]) -> RequestFacts:
     return RequestFacts(environ["REMOTE_ADDR"], environ["HTTP_USER_AGENT"])
 
 
-def _not_told(_: Member, __: Identity) -> None:
-    """Nobody asked."""
+def _not_told(_: Member, __: Identity) -> bytes:
+    return b""

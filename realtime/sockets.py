@@ -120,9 +120,9 @@ class RealtimeServer:
 
     # -- what the parts tell ---------------------------------------------------------------------------------------
 
-    def _seated(self, member: Member, identity: Identity) -> None:
+    def _seated(self, member: Member, identity: Identity) -> bytes:
         self._inbox.watch_expiry(member, identity)
-        self._chains.greet(member)
+        return self._chains.greet(member.user)
 
     def _entered(self, socket: Socket, room: str) -> None:
         member: Member = socket.owner

@@ -226,13 +226,16 @@ def settings(redis_url: str, **overrides: Any) -> Settings:
 
 @asynccontextmanager
 async def staged(
-    redis_url: str, ports: FakePorts | None = None, *, port: int = 0, **overrides: Any
+    redis_url: str, ports: FakePorts | None = None, *, port: int = 0, cancelling: bool = True, **overrides: Any
 ) -> AsyncIterator[Stage]:
-    """Run a server; at the end nothing of any socket may be left in it."""
+    """Run a server; at the end nothing of any socket may be left in it.
+
+    `cancelling`: whether requests whose client has gone are cancelled, as in the real process.
+    """
     ports = ports or FakePorts()
     app = web.Application()
     server = build(app, ports.as_ports(), settings(redis_url, **overrides))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, handler_cancellation=cancelling)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
     await site.start()

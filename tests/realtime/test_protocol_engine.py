@@ -226,9 +226,10 @@ async def test_last_words_wait_for_the_next_poll(redis_url: str) -> None:
         assert (await client.poll())[0] == 400
 
 
-async def test_a_poll_whose_client_went_away_ends_the_session(redis_url: str) -> None:
+@pytest.mark.parametrize("cancelling", [True, False])
+async def test_a_poll_whose_client_went_away_ends_the_session(redis_url: str, cancelling: bool) -> None:
     user = new_user()
-    async with staged(redis_url) as stage, polling(stage) as client:
+    async with staged(redis_url, cancelling=cancelling) as stage, polling(stage) as client:
         await client.connect(user)
         await stage.live(user)
         waiting = asyncio.create_task(client.poll())
