@@ -6,10 +6,12 @@ labels costs three times what counting does.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 _LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BLOCK_LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)  # block times have whole seconds
@@ -92,3 +94,18 @@ def of_chain(chain_id: int) -> ChainMetrics:
         lag=CHAIN_LAG.labels(chain),
         block_to_publish_seconds=BLOCK_TO_PUBLISH_SECONDS.labels(chain),
     )
+
+
+@contextmanager
+def served(host: str, port: int) -> Iterator[None]:
+    """Serve this process's metrics over HTTP meanwhile, from a thread of its own; port 0 serves nothing."""
+    if not port:
+        yield
+        return
+    server, thread = start_http_server(port, addr=host)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

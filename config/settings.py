@@ -117,6 +117,8 @@ class Settings(BaseModel):
     """Address the web process listens on."""
     port: int = Field(default=8080, ge=0, le=65535)
     """Port of the web process; 0 takes a free one."""
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port on which a watcher or worker serves its metrics on `host`; 0: none. Web has /metrics on its own port."""
 
     access_token_ttl_s: int = Field(default=900, ge=10)
     """Life of an access token (s): short, since a stolen one works until then."""

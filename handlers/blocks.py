@@ -277,7 +277,7 @@ def _refused(event: ChainEvent, error: Exception) -> QuarantinedLog:
 
 async def _quarantine(tx: Tx, chain: Chain, ref: BlockRef, refused: QuarantinedLog) -> None:
     await cursors.quarantine(tx, chain.id, ref, refused)
-    metrics.LOGS_QUARANTINED.labels(chain=str(chain.id)).inc()
+    metrics.of_chain(chain.id).logs_quarantined.inc()
     logger.error(
         "log_quarantined",
         chain=chain.id,

@@ -7,13 +7,13 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import get_args
 
 import structlog
 
-from config import keys, logs
+from config import keys, logs, metrics
 from config import settings as configuration
 from config.chains import ChainTableError, load_chains
 from config.settings import Settings, SettingsError, variable
@@ -26,7 +26,7 @@ from store import outbox
 from store.clickhouse import Analytics
 from store.feed import Publisher, Subscriber
 from store.outbox import Queue
-from store.postgres import LOST, Pool, open_pool
+from store.postgres import patient_pool
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,6 @@ JOBS = (PERSIST_BLOCK,)
 
 PATIENCE_S = 5.0
 """Time running jobs have to end after SIGTERM (s); what is cut runs again elsewhere at once."""
-DATABASE_RETRY_S = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,10 +59,11 @@ async def _work(settings: Settings, queue: Queue) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     chains = load_chains(settings.chains_file) if settings.chains_file else {}
-    pool = await _database(settings.database_url, stop)
+    pool = await patient_pool(settings.database_url, stop)
     if pool is None:
         return
     async with AsyncExitStack() as closing:
+        closing.enter_context(metrics.served(settings.host, settings.metrics_port))
         closing.callback(pool.terminate)  # whoever still waits for it was cancelled before
         publisher = Publisher(settings.redis_url)
         closing.push_async_callback(publisher.close)
@@ -89,21 +89,6 @@ async def _run(worker: Worker, subscriber: Subscriber, stop: asyncio.Event) -> N
         await worker.stop(patience_s=PATIENCE_S)
         log.info("worker_stopped")
     working.result()  # a fault of ours ends the process with its traceback; the supervisor starts another
-
-
-async def _database(url: str, stop: asyncio.Event) -> Pool | None:
-    """Open the pool as soon as PostgreSQL is there; None when told to stop before."""
-    told = False
-    while not stop.is_set():
-        try:
-            return await open_pool(url)
-        except LOST as error:
-            if not told:
-                log.warning("worker_waits_for_database", reason=repr(error))
-            told = True
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), DATABASE_RETRY_S)
-    return None
 
 
 def _nothing() -> None:

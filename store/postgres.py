@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
+import structlog
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -23,8 +24,13 @@ else:
 
 T = TypeVar("T")
 
+log = structlog.get_logger(__name__)
+
 ATTEMPTS = 8
 """Tries of one transaction on deadlock or serialization failure; by then the other side has long finished."""
+
+OPEN_RETRY_S = 1.0
+"""Pause between two tries of a process that waits for its database (s)."""
 
 RETRYABLE = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
@@ -64,6 +70,21 @@ async def open_pool(url: str, *, size: int = 10, command_timeout_s: float = 30) 
         url, min_size=1, max_size=size, init=_prepare, command_timeout=command_timeout_s, timeout=10
     )
     return pool
+
+
+async def patient_pool(url: str, stop: asyncio.Event, *, size: int = 10) -> Pool | None:
+    """Open the pool as soon as PostgreSQL is there, saying once that it is not; None when told to stop before."""
+    told = False
+    while not stop.is_set():
+        try:
+            return await open_pool(url, size=size)
+        except LOST as error:
+            if not told:
+                log.warning("waiting_for_database", reason=repr(error))
+            told = True
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), OPEN_RETRY_S)
+    return None
 
 
 async def connect(url: str, *, command_timeout_s: float = 60) -> Connection:

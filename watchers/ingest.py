@@ -91,7 +91,7 @@ class Ledger:
         self._measure(block, committed, seconds=perf_counter() - started)
         await self._publish(committed)
         age_s = (self._deps.now() - block.time).total_seconds()
-        metrics.BLOCK_TO_PUBLISH_SECONDS.labels(chain=str(self._chain.id)).observe(max(0.0, age_s))
+        metrics.of_chain(self._chain.id).block_to_publish_seconds.observe(max(0.0, age_s))
 
     async def revert(self) -> BlockRef:
         """Take the block the ledger stands at back, then publish that; returns the new tip."""
@@ -140,10 +140,10 @@ class Ledger:
                 self._wallets[event.wallet] = event.user
 
     def _measure(self, block: DecodedBlock, committed: Committed, *, seconds: float) -> None:
-        chain = str(self._chain.id)
-        metrics.BLOCKS_INGESTED.labels(chain=chain).inc()
-        metrics.EVENTS_INGESTED.labels(chain=chain).inc(len(block.events))
-        metrics.INGEST_SECONDS.labels(chain=chain).observe(seconds)
+        count = metrics.of_chain(self._chain.id)
+        count.blocks_ingested.inc()
+        count.events_ingested.inc(len(block.events))
+        count.ingest_seconds.observe(seconds)
         if committed.transactions:
             logger.info(
                 "block_applied",
