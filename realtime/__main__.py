@@ -30,6 +30,8 @@ POOL_SIZE = 20
 """Connections to the database: requests are short, and twenty at a time keep a core busy."""
 POOL_CLOSE_S = 2.0
 """Time that connections may take to be handed back at a stop (s)."""
+KEEPALIVE_S = 75.0
+"""Time an idle connection is kept for its next request (s); proxies keep theirs for 60."""
 SHUTDOWN_S = 3.0
 """Time that requests under way may take at a stop (s)."""
 
@@ -78,7 +80,13 @@ async def serve(settled: Settings, chains: Mapping[int, Chain], *, stop: asyncio
 @asynccontextmanager
 async def _listening(app: web.Application, settled: Settings) -> AsyncIterator[None]:
     # handler_cancellation: a long poll whose client has gone ends at once; writes are shielded (rest/call.py).
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=SHUTDOWN_S,
+        keepalive_timeout=KEEPALIVE_S,
+    )
     await runner.setup()
     try:
         try:

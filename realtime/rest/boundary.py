@@ -26,7 +26,7 @@ logger = structlog.get_logger(__name__)
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PROBLEM_TYPE = "application/problem+json"
-SOCKETS = "/socket.io"
+SOCKETS = "/socket.io/"
 CLIENT_CLOSED = 499
 """Status in our log of a request whose client went away; nobody receives it."""
 REQUEST_S = 15.0
@@ -82,30 +82,27 @@ def _request_id(request: web.Request) -> str:
 
 async def _answered(request: web.Request, handler: Handler, call: Call) -> web.StreamResponse:
     origin = request.headers.get("Origin")
-    allowed = origin is not None and call.web.peers.allows(origin)
+    welcome = origin is None or call.web.peers.allows(origin)
     try:
-        if origin is not None and not allowed:
+        if not welcome:
             raise OriginRefused("Pages of this origin may not call us.")
-        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-            response: web.StreamResponse = web.Response(status=204, headers=CORS)
-        else:
-            async with asyncio.timeout(REQUEST_S):
-                response = await handler(request)
-    except Problem as problem:
-        response = problem_response(problem, call.id)
-    except web.HTTPException as refused:
-        response = problem_response(_problem_of(refused), call.id, headers=_allow(refused))
+        response = await _run(request, handler)
     except Exception as error:  # noqa: BLE001 - where a request's failure ends: logged, told without internals
-        response = problem_response(_problem_for(error), call.id)
-    response.headers.update(call.told)
-    for name, value in {**SECURITY, "X-Request-Id": call.id}.items():
-        response.headers[name] = value
+        response = problem_response(_problem_of(error), call.id, headers=_allow(error))
+    response.headers.update({**call.told, **SECURITY, "X-Request-Id": call.id})
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.add("Vary", "Origin")
-    if allowed and origin is not None:
+    if origin is not None and welcome:
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Expose-Headers"] = EXPOSED
     return response
+
+
+async def _run(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        return web.Response(status=204, headers=CORS)
+    async with asyncio.timeout(REQUEST_S):
+        return await handler(request)
 
 
 def problem_response(problem: Problem, request_id: str, *, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -118,28 +115,35 @@ def problem_response(problem: Problem, request_id: str, *, headers: Mapping[str,
     return web.Response(status=problem.status, body=orjson.dumps(problem.body(request_id)), headers=told)
 
 
-def _problem_of(refused: web.HTTPException) -> Problem:
-    if isinstance(refused, web.HTTPMethodNotAllowed):
-        return MethodNotAllowed(f"This path takes {', '.join(sorted(refused.allowed_methods))}.")
-    if isinstance(refused, web.HTTPRequestEntityTooLarge):
+def _problem_of(error: Exception) -> Problem:
+    """What a caller is told of an exception; what is a fault of ours is logged here, once."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, web.HTTPException):
+        return _problem_of_http(error)
+    if isinstance(error, web.RequestPayloadError):
+        return Invalid("The body can't be read: its encoding or length is not what its headers say.")
+    if is_passing(error):
+        logger.warning("request_failed", error=repr(error))
+        return Unavailable("The database does not answer; try again.", retry_after_s=1)
+    logger.error("request_failed", exc_info=error)
+    return Internal("Something went wrong on our side; the request id tells us what.")
+
+
+def _problem_of_http(error: web.HTTPException) -> Problem:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return MethodNotAllowed(f"This path takes {', '.join(sorted(error.allowed_methods))}.")
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
         return TooLarge("The body is larger than this route takes.")
-    if isinstance(refused, web.HTTPNotFound):
+    if isinstance(error, web.HTTPNotFound):
         return NotFound("There is no such path; /openapi.json lists all.")
     return Invalid("The request is not HTTP as it should be.")
 
 
-def _allow(refused: web.HTTPException) -> dict[str, str]:
-    if isinstance(refused, web.HTTPMethodNotAllowed):
-        return {"Allow": ", ".join(sorted(refused.allowed_methods))}
+def _allow(error: Exception) -> dict[str, str]:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return {"Allow": ", ".join(sorted(error.allowed_methods))}
     return {}
-
-
-def _problem_for(error: Exception) -> Problem:
-    if is_passing(error):
-        logger.warning("request_failed", error=repr(error))
-        return Unavailable("The database does not answer; try again.", retry_after_s=1)
-    logger.exception("request_failed")
-    return Internal("Something went wrong on our side; the request id tells us what.")
 
 
 def _log(request: web.Request, call: Call, status: int, took_s: float) -> None:

@@ -164,9 +164,24 @@ async def test_a_body_that_never_says_its_length_is_bounded_too(client: Client) 
     assert (await refused(client, "POST", "/things/1", data=endless(), headers=headers))[:2] == (413, "too_large")
 
 
+async def test_a_body_that_is_not_what_its_headers_say_is_refused(client: Client) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    got = await client.post("/things/1", data=b'{"name":"n"}', headers=headers)
+    assert (got.status, got.json["code"]) == (400, "invalid_request")
+
+
+async def test_what_is_no_http_costs_one_line_of_log(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(client.base.rpartition(":")[2]))
+    writer.write(b"GET /v1/me HTTP/1.1\r\nHost: x\r\nX-Bad: \x01\r\n\r\n")
+    assert (await reader.readline()).split()[1] == b"400"
+    writer.close()
+    assert [(record.name, record.exc_info) for record in caplog.records] == [("aiohttp.server", None)]
+
+
 async def test_paths_and_methods_that_are_not_there(client: Client) -> None:
     assert await refused(client, "GET", "/v1/nothing") == (404, "not_found", [])
     assert await refused(client, "GET", "/v1/me/") == (404, "not_found", [])
+    assert await refused(client, "GET", "/socket.io") == (404, "not_found", [])
     assert await refused(client, "DELETE", "/v1/me") == (405, "method_not_allowed", [])
     got = await client.call("PUT", "/v1/auth/sessions")
     assert got.headers["Allow"] == "DELETE, GET, HEAD"
