@@ -33,6 +33,11 @@ def notifications_room(address: str) -> str:
     return f"notifications_{address}"
 
 
+def acks(address: str) -> str:
+    """Sorted set of what each of a user's sessions has shown (seq by session id)."""
+    return f"acks:{address}"
+
+
 def queue_name(queue: str) -> str:
     """Key of arq's sorted set for one of our queues (`quick` or `slow`)."""
     return f"arq:queue:{queue}"

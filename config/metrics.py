@@ -50,6 +50,7 @@ CATCH_UPS = Counter("expendi_catch_ups", "Times a socket was brought up from the
 SOCKETS_CLOSED = Counter("expendi_sockets_closed", "Sockets closed by the server, by reason.", ["reason"])
 
 RATE_LIMITED = Counter("expendi_rate_limited", "Calls refused by a rate limit, by scope.", ["scope"])
+REQUESTS = Counter("expendi_requests", "REST requests, by route and status.", ["route", "status"])
 SIGN_INS = Counter("expendi_sign_ins", "Attempts to sign in, by outcome.", ["outcome"])
 
 JOBS = Counter("expendi_jobs", "Jobs run, by name and outcome.", ["job", "outcome"])

@@ -16,6 +16,7 @@ import orjson
 import structlog
 from aiohttp import web
 
+from config import metrics
 from handlers.errors import Internal, Invalid, MethodNotAllowed, NotFound, OriginRefused, Problem, TooLarge, Unavailable
 from realtime.rest.call import CALL, WEB, Call
 from store.audit import Caller
@@ -147,6 +148,8 @@ def _allow(error: Exception) -> dict[str, str]:
 
 
 def _log(request: web.Request, call: Call, status: int, took_s: float) -> None:
+    resource = request.match_info.route.resource
+    metrics.REQUESTS.labels(resource.canonical if resource is not None else "none", str(status)).inc()
     quiet = status < 400 and request.path in PROBES
     (logger.debug if quiet else logger.info)(
         "request",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import uuid
 
+from config import keys
 from config.embedded.valkey import Valkey
 from store import acks
 from store.redis import open_redis
@@ -14,8 +15,8 @@ async def test_the_highest_seq_of_any_session_counts(redis_url: str) -> None:
     for session_id, seq in (("phone", 5), ("web", 9), ("phone", 7), ("web", 3)):
         assert await acks.acked(client, user, session_id, seq)
     assert await acks.shown(client, user) == 9
-    assert await client.zscore(acks.key_of(user), "phone") == 7
-    assert 0 < await client.ttl(acks.key_of(user)) <= acks.KEPT_S
+    assert await client.zscore(keys.acks(user), "phone") == 7
+    assert 0 < await client.ttl(keys.acks(user)) <= acks.KEPT_S
     await client.aclose()
 
 
