@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
@@ -24,6 +25,8 @@ from tests.load.generator import Generator
 SERVER_CORE, LOAD_CORE = {0}, {1}
 NAMES = ("ours", "stock")
 STEADY_RATE = 20_000
+NICE = -12
+"""As in the reference figures; needs root, and is left out without."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def measured(name: str, valkey: Valkey, args: argparse.Namespace) -> Figures:
         assert server.stdout is not None
         port = int(server.stdout.readline())
         os.sched_setaffinity(server.pid, SERVER_CORE)
+        favour(server.pid)
         return _run(name, server.pid, port, valkey.port, args)
     finally:
         server.send_signal(signal.SIGTERM)
@@ -90,6 +94,12 @@ def _run(name: str, pid: int, port: int, redis_port: int, args: argparse.Namespa
     lost = full.lost + generator.misplaced()
     generator.close()
     return Figures(name, connect_us, kib, full.events / full.seconds, cpu * 1e6 / full.events, lost, p50, p99)
+
+
+def favour(pid: int | None) -> None:
+    """Let a process run as soon as it may: the generator spins, and would add its time slice to every latency."""
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, pid or 0, NICE)
 
 
 def machine() -> str:
@@ -122,6 +132,7 @@ def main() -> None:
         os.sched_setaffinity(0, LOAD_CORE)
     figures: list[Figures] = []
     with tempfile.TemporaryDirectory() as folder, Valkey(Path(folder)) as valkey:
+        favour(valkey.pid)
         for _ in range(args.rounds):
             for name in NAMES if args.only is None else (args.only,):
                 figures.append(measured(name, valkey, args))

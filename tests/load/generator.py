@@ -105,6 +105,7 @@ class Generator:
     def __init__(self, contestant: str, *, port: int, redis_port: int, clients: int) -> None:
         self._event = PUBLISHERS[contestant]
         self._redis = socket.create_connection(("127.0.0.1", redis_port))
+        self._redis.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._redis.sendall(b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$3\r\nOFF\r\n")
         self.clients = [Client(_connected(port, user_of(index))) for index in range(clients)]
         self._poll = select.epoll()
