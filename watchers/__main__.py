@@ -1,4 +1,7 @@
-"""`python -m watchers`: follow every chain of the table, as writer or hot standby. `doctor`: say how its nodes are."""
+"""`python -m watchers`: follow every chain of the table, as writer or hot standby. `doctor`: say how its nodes are.
+
+`backfill`: rebuild the past of a running chain (watchers/backfill.py).
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,24 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 
 import aiohttp
 import orjson
 import structlog
 
-from config import logs
+from config import logs, metrics
 from config import settings as configuration
 from config.chains import Chain, ChainTableError, load_chains
 from config.settings import Settings, SettingsError
 from handlers.deps import Deps
 from store.feed import Publisher
-from store.postgres import LOST, Pool, open_pool
+from store.postgres import patient_pool
+from store.rpc import Rpc, RpcError
 from watchers import doctor
+from watchers.backfill import Backfill, NothingToRebuild, Progress, percent
 from watchers.ingest import writer
-from watchers.pacing import Backoff, rest
-from watchers.supervise import WRITER_RETRY_S, watch_all
+from watchers.supervise import watch_all
 
 logger = structlog.get_logger(__name__)
 
@@ -39,7 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = configuration.load()
         logs.configure(settings.log_level, process="watchers")
         chains = _chosen(load_chains(settings.chains_file) if settings.chains_file else {}, asked.chain)
-        return asyncio.run(_examine(settings, chains) if asked.verb == "doctor" else _follow(settings, chains))
+        match asked.verb:
+            case "doctor":
+                return asyncio.run(_examine(settings, chains))
+            case "backfill":
+                return asyncio.run(_backfill(settings, chains, asked.first))
+            case _:
+                return asyncio.run(_follow(settings, chains))
     except (SettingsError, ChainTableError) as error:
         sys.stderr.write(logs.scrub(f"{error}\n"))
         return 1
@@ -47,12 +58,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m watchers", description=__doc__)
-    parser.add_argument(
-        "--chain", type=int, action="append", metavar="ID", help="only this chain of the table; may be repeated"
-    )
-    verbs = parser.add_subparsers(dest="verb", metavar="doctor")
+    _add_chain(parser, None)
+    verbs = parser.add_subparsers(dest="verb", metavar="doctor|backfill")
     verbs.add_parser("doctor", help="one JSON line per chain; fails when one is not ok")
+    backfill = verbs.add_parser(
+        "backfill",
+        help="rebuild the past of running chains: state from each chain's first block, ledger rows that are missing",
+    )
+    _add_chain(backfill, argparse.SUPPRESS)
+    backfill.add_argument(
+        "--from", dest="first", type=int, metavar="BLOCK", help="add missing ledger rows from this block on only"
+    )
     return parser
+
+
+def _add_chain(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "--chain",
+        type=int,
+        action="append",
+        metavar="ID",
+        default=default,
+        help="only this chain of the table; may be repeated",
+    )
 
 
 def _chosen(chains: Mapping[int, Chain], ids: Sequence[int] | None) -> Mapping[int, Chain]:
@@ -72,33 +100,64 @@ async def _examine(settings: Settings, chains: Mapping[int, Chain]) -> int:
 
 
 async def _follow(settings: Settings, chains: Mapping[int, Chain]) -> int:
-    stop = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    pool = await _patient_pool(settings, stop)
+    stop = _stop_on_signals()
+    pool = await patient_pool(settings.database_url, stop, size=POOL_SIZE)
     if pool is None:
         return 0
     publisher = Publisher(settings.redis_url)
     deps = Deps(settings=settings, chains=chains, pool=pool, publisher=publisher, now=lambda: datetime.now(UTC))
     try:
         async with aiohttp.ClientSession() as session:
-            await watch_all(deps, chains.values(), session=session, writer=writer, stop=stop)
+            with metrics.served(settings.host, settings.metrics_port):
+                await watch_all(deps, chains.values(), session=session, writer=writer, stop=stop)
     finally:
         await publisher.close()
         pool.terminate()
     return 0
 
 
-async def _patient_pool(settings: Settings, stop: asyncio.Event) -> Pool | None:
-    """Open the pool as soon as PostgreSQL is there; None when told to stop before."""
-    pause = Backoff(*WRITER_RETRY_S)
-    while not stop.is_set():
-        try:
-            return await open_pool(settings.database_url, size=POOL_SIZE)
-        except LOST as error:
-            logger.warning("database_lost", error=repr(error))
-            await rest(stop, pause.next_s())
-    return None
+async def _backfill(settings: Settings, chains: Mapping[int, Chain], first: int | None) -> int:
+    """Rebuild the chains one after the other; stopped, the next call goes on where this one was."""
+    stop = _stop_on_signals()
+    pool = await patient_pool(settings.database_url, stop, size=POOL_SIZE)
+    if pool is None:
+        return 0
+    publisher = Publisher(settings.redis_url)
+    deps = Deps(settings=settings, chains=chains, pool=pool, publisher=publisher, now=lambda: datetime.now(UTC))
+    try:
+        async with aiohttp.ClientSession() as session:
+            for chain in chains.values():
+                rpc = Rpc(chain.rpc, settings.rpc_timeout_s, session, chain_id=chain.id)
+                begin = chain.first_block if first is None else first
+                say = partial(_tell_progress, chain)
+                done = await Backfill(deps, chain, rpc, begin, say).run(stop)
+                if done is None:
+                    sys.stdout.write(f"{chain.name}: stopped; run backfill again to go on\n")
+                    return 1
+                sys.stdout.write(
+                    f"{chain.name}: rebuilt through block {done.through}, {done.rows} rows added, "
+                    f"{done.users} users told to resync\n"
+                )
+    except (NothingToRebuild, RpcError, TimeoutError) as error:
+        sys.stderr.write(logs.scrub(f"{error}\n"))
+        return 1
+    finally:
+        await publisher.close()
+        await pool.close()
+    return 0
+
+
+def _tell_progress(chain: Chain, at: Progress) -> None:
+    done = percent(at, first=chain.first_block)
+    sys.stdout.write(f"{chain.name}: block {at.block} of {at.last} ({done} %), {at.rows} rows added\n")
+    sys.stdout.flush()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    return stop
 
 
 if __name__ == "__main__":

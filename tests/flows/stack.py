@@ -52,6 +52,10 @@ class Process:
         self._child.kill()
         self._child.wait()
 
+    async def stop_by_itself(self) -> int:
+        """Wait until it is done; returns its exit code."""
+        return await asyncio.to_thread(self._child.wait, 60)
+
     async def stop(self) -> int:
         """Ask it to stop as an operator does; returns its exit code."""
         if self.running:

@@ -46,3 +46,17 @@ async def test_spend_reaches_the_client_as_the_log_says(
     assert fresh["buckets"][0]["spent"] == str(81 * USDC)
     stored = await pool.fetchval("SELECT payload FROM user_log WHERE event_id = $1", spend["id"])
     assert orjson.loads(stored) == spend
+
+
+async def test_backfill_of_the_running_chain_finds_nothing_to_change(
+    tmp_path: Path, anvil: Anvil, database_url: str, redis_url: str
+) -> None:
+    async with stack(tmp_path, anvil, database_url=database_url, redis_url=redis_url) as made:
+        await made.watch()
+        alice = await made.devnet.user(1)
+        await made.devnet.open_bucket(alice, "groceries", amount=90 * USDC)
+        await made.devnet.mine(70)
+        await made.caught_up()
+        rebuild = made.start("watchers", "backfill", "--chain", str(made.chain_id))
+        assert await rebuild.stop_by_itself() == 0, rebuild.output
+        assert "0 rows added, 0 users told to resync" in rebuild.output
