@@ -112,13 +112,14 @@ class Follower:
     async def load(self) -> None:
         """Take up where the ledger stands.
 
-        A ledger beyond the finalized height was live once: token transfers are followed since, so from there on every
-        block is read, however far it has fallen behind. `_apply` keeps what it tells the ledger in step with this.
+        A ledger that was live follows token transfers: from there on every block is read, however far it has fallen
+        behind. It is known by its heights: live, it is never told a finalized height that it has not passed
+        (`_heights`), and a reorg takes it back by the finality depth at most.
         """
         cursor = await self._ledger.cursor()
         if cursor is not None:
             self.tip = cursor.ref
-            self._live = cursor.number > cursor.finalized
+            self._live = cursor.number > cursor.finalized - self.chain.finality_depth
 
     async def advance(self, head: Header) -> None:
         """Move the ledger to a head, or as far as it goes before stopping."""
@@ -232,8 +233,7 @@ class Follower:
     def _heights(self, number: int) -> tuple[int, int]:
         """Head and finalized as the ledger at this block is told them.
 
-        Once live, its newest block never counts as final: that a cursor stands beyond the finalized height is how
-        `load` knows that the ledger was live.
+        Once live, what it has not passed yet never counts as final, so that `load` can tell.
         """
         finalized = self._heads.finalized
         return max(self._heads.head, number), min(finalized, number - 1) if self._live else finalized

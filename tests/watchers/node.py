@@ -204,7 +204,8 @@ class ScriptedNode:
     async def say(self, text: str) -> None:
         """Send a message to every subscriber."""
         for socket in list(self._sockets):
-            await socket.send_str(text)
+            with suppress(ConnectionError):
+                await socket.send_str(text)
 
     @property
     def subscribers(self) -> int:

@@ -350,20 +350,22 @@ async def test_ledger_that_was_live_misses_no_transfer_however_long_it_was_away(
     assert ledger.hashes == node.hashes
 
 
-async def test_other_chain_behind_the_same_id_is_refused_before_anything_is_written(node: ScriptedNode) -> None:
-    node.mine_many(20)
-    node.finalized = 20
+async def test_other_chain_behind_the_same_id_is_refused_before_anything_is_written(
+    node: ScriptedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catchup, "FIRST_RANGE", 20)
+    node.mine_many(60)
+    node.finalized = 60
     ledger = FakeLedger(node.chain())
     async with following(ledger.chain, ledger) as run:
-        await run.reaches(node)
-    node.reorg(20)
-    node.mine_many(20, fork="other")
-    node.finalized = 40
+        ledger.on_apply = stopping(run, at=19)
+        await asyncio.wait([run.task])
+    node.reorg(60, fork="other")
 
     async with following(ledger.chain, ledger) as run:
         await run.ends_with(ReorgTooDeep, "was final")
 
-    assert ledger.history == [20]
+    assert ledger.history == [19]
 
 
 async def test_chain_without_contracts_of_ours_begins_at_its_finalized_block(node: ScriptedNode) -> None:
