@@ -209,9 +209,21 @@ def _wanted_receipts(rpc: Rpc, answers: Sequence[Any], wanted: Mapping[str, Coll
 # State --------------------------------------------------------------------------------------------------------------
 
 
-async def eth_call(rpc: Rpc, to: Address | None, data: str, *, block: str = "latest") -> str:
-    """What a contract answers (hex data); without `to`, what creating `data` would return (ERC-6492 checks)."""
-    answer = await rpc.call("eth_call", {"data": data} | ({"to": to} if to else {}), block)
+async def eth_call(
+    rpc: Rpc,
+    to: Address | None,
+    data: str,
+    *,
+    block: str = "latest",
+    sender: Address | None = None,
+    gas: int | None = None,
+) -> str:
+    """What a contract answers (hex data); without `to`, what creating `data` would leave as code.
+
+    `gas` bounds the work; without it the node's own limit does.
+    """
+    given = {"to": to, "from": sender, "gas": hex(gas) if gas is not None else None}
+    answer = await rpc.call("eth_call", {"data": data} | {name: value for name, value in given.items() if value}, block)
     with rpc.reading("eth_call"):
         return _data(answer)
 

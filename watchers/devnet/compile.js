@@ -1,4 +1,5 @@
-// Compiles contracts/*.sol into artifacts/<Contract>.json {abi, bytecode}; `node compile.js [output folder]`.
+// Compiles <sources>/*.sol into <output>/<Contract>.json {abi, bytecode}: the devnet's contracts, or others' by
+// `node compile.js [output folder [sources folder [EVM version]]]`. store/contracts is `paris`: it runs on any chain.
 // Settings are fixed and no metadata is appended, so that the same sources give the same bytes on every machine.
 "use strict";
 
@@ -6,17 +7,18 @@ const fs = require("node:fs");
 const path = require("node:path");
 const solc = require("solc");
 
-const SOURCES = path.join(__dirname, "contracts");
 const output = process.argv[2] || path.join(__dirname, "artifacts");
+const sources = process.argv[3] || path.join(__dirname, "contracts");
+const evmVersion = process.argv[4] || "cancun";
 
-const names = fs.readdirSync(SOURCES).filter((name) => name.endsWith(".sol")).sort();
+const names = fs.readdirSync(sources).filter((name) => name.endsWith(".sol")).sort();
 const input = {
   language: "Solidity",
   sources: Object.fromEntries(
-    names.map((name) => [name, { content: fs.readFileSync(path.join(SOURCES, name), "utf8") }]),
+    names.map((name) => [name, { content: fs.readFileSync(path.join(sources, name), "utf8") }]),
   ),
   settings: {
-    evmVersion: "cancun",
+    evmVersion,
     optimizer: { enabled: true, runs: 200 },
     viaIR: true,
     metadata: { bytecodeHash: "none", appendCBOR: false },
