@@ -16,7 +16,7 @@ from uuid import UUID
 
 from config import keys, metrics
 from handlers.deps import Deps
-from handlers.errors import Conflict, NotFound, TokenExpired, Unauthenticated
+from handlers.errors import Conflict, NotFound, TokenExpired, Unauthenticated, Unavailable
 from handlers.rules.sign_in import Policy, Refusal, SignInMessage, refusal
 from store import audit, log, sessions
 from store.audit import Action, AuditEntry, Caller
@@ -58,7 +58,7 @@ class RefreshReused(RefreshRefused):
 
 
 class SignatureCheck(Protocol):
-    """Whether an account stands behind a signature: its key now, its contract in time."""
+    """Whether an account stands behind a signature: its key or its contract (realtime/signatures.py)."""
 
     async def __call__(self, text: str, signature: bytes, *, address: Address, chain_id: int) -> bool:
         """True when `signature` is the account's over `text`; raises Unavailable when that can't be found out."""
@@ -100,13 +100,12 @@ async def issue_nonce(deps: Deps) -> Nonce:
 
 
 async def sign_in(deps: Deps, check: SignatureCheck, proof: Proof, *, caller: Caller) -> SignedIn:
-    """Begin a session for who signed; raises SignInRefused. The nonce is spent either way."""
+    """Begin a session for who signed; raises SignInRefused, or Unavailable when the signature could not be checked.
+
+    A verdict spends the nonce, whichever it is. No verdict leaves it, for the same message to be sent again.
+    """
     message, now = proof.message, deps.now()
-    refused = refusal(message, _policy(deps), now=now)
-    if refused is None and not await check(
-        proof.text, proof.signature, address=message.address, chain_id=message.chain_id
-    ):
-        refused = BAD_SIGNATURE
+    refused = refusal(message, _policy(deps), now=now) or await _doubt(deps, check, proof, now)
     if refused is None:
         outcome = await in_transaction(deps.pool, partial(_begin, deps, message, caller, now))
         if isinstance(outcome, SignedIn):
@@ -126,6 +125,23 @@ async def refuse_malformed(deps: Deps, *, caller: Caller, reason: str) -> None:
     metrics.SIGN_INS.labels(outcome="refused").inc()
 
 
+async def _doubt(deps: Deps, check: SignatureCheck, proof: Proof, now: datetime) -> Refusal | None:
+    """What is wrong with nonce or signature. The nonce is looked at first: without one, nobody makes us ask a node."""
+    message = proof.message
+    if not _lives(await sessions.nonce_end(deps.pool, message.nonce), now):
+        return BAD_NONCE
+    try:
+        signed = await check(proof.text, proof.signature, address=message.address, chain_id=message.chain_id)
+    except Unavailable:
+        metrics.SIGN_INS.labels(outcome="unavailable").inc()
+        raise
+    return None if signed else BAD_SIGNATURE
+
+
+def _lives(nonce_end: datetime | None, now: datetime) -> bool:
+    return nonce_end is not None and nonce_end > now
+
+
 def _policy(deps: Deps) -> Policy:
     settings = deps.settings
     return Policy(
@@ -138,8 +154,7 @@ def _policy(deps: Deps) -> Policy:
 
 
 async def _begin(deps: Deps, message: SignInMessage, caller: Caller, now: datetime, tx: Tx) -> SignedIn | Refusal:
-    ends = await sessions.take_nonce(tx, message.nonce)
-    if ends is None or ends <= now:
+    if not _lives(await sessions.take_nonce(tx, message.nonce), now):  # of many with this nonce, one gets here
         return BAD_NONCE
     user = message.address
     await log.lock(tx, [user])  # before anything else of the user's: whoever appends at this moment is done or waits

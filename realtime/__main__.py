@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
+import aiohttp
 import structlog
 from aiohttp import web
 
@@ -17,6 +18,7 @@ from config.chains import Chain, ChainTableError, load_chains
 from config.settings import Settings, SettingsError
 from handlers.deps import Deps
 from realtime.app import build
+from realtime.signatures import Signatures
 from store.feed import Publisher
 from store.opening import DatabaseUnfit, open_when_ready
 from store.postgres import Pool
@@ -72,7 +74,9 @@ async def serve(settled: Settings, chains: Mapping[int, Chain], *, stop: asyncio
         publisher = Publisher(settled.redis_url)
         stack.push_async_callback(publisher.close)
         deps = Deps(settled, chains, pool, publisher, now=lambda: datetime.now(UTC))
-        await stack.enter_async_context(_listening(build(deps, redis), settled))
+        nodes = await stack.enter_async_context(aiohttp.ClientSession())
+        app = build(deps, redis, Signatures(chains, nodes))
+        await stack.enter_async_context(_listening(app, settled))
         await stop.wait()
         logger.info("stopping")
 

@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from handlers import audit, history, snapshot
+from handlers.auth import SignatureCheck
 from handlers.deps import Deps
 from handlers.rules.heights import ChainHeights
 from handlers.snapshot import Snapshot
@@ -30,20 +31,21 @@ from store.records import Address, Entry, Head
 from store.redis import Client
 
 BODY_BYTES = 64 * 1024
-"""Largest REST body (bytes): the largest of ours, a sign-in, has some 12 KiB. Sockets have their own bounds."""
+"""Largest REST body (bytes): the largest of ours, a sign-in, has some 20 KiB. Sockets have their own bounds."""
 WRITES_S = 3.0
 """Time that transactions of clients who have gone may take at a stop (s)."""
 
 SERVER: web.AppKey[RealtimeServer] = web.AppKey("server", RealtimeServer)
 
 
-def build(deps: Deps, redis: Client) -> web.Application:
+def build(deps: Deps, redis: Client, signatures: SignatureCheck) -> web.Application:
     """The application; it starts and stops its Socket.IO server, and leaves pools to its caller."""
     limiter, tokens = Limiter.of(Cells(redis), deps.settings), Tokens(deps)
     app = web.Application(middlewares=[boundary], client_max_size=BODY_BYTES)
     app[WEB] = Web(
         deps=deps,
         tokens=tokens,
+        signatures=signatures,
         limiter=limiter,
         peers=Peers.of(deps.settings),
         redis=redis,

@@ -1,4 +1,4 @@
-"""Who calls: access tokens to identities, for REST and sockets alike, and the signature check of sign-in."""
+"""Who calls: access tokens to identities, for REST and sockets alike."""
 
 from __future__ import annotations
 
@@ -11,21 +11,14 @@ from handlers import auth
 from handlers.auth import fingerprint
 from handlers.deps import Deps
 from handlers.errors import Unauthenticated, Unavailable
-from realtime.siwe import recover
 from store import sessions
 from store.postgres import LOST
-from store.records import Address
 from store.sessions import Identity
 
 CACHE_S = 1.0
 """Longest time (s) that a verified token is believed without asking again: a revoked one works that long at most."""
 CACHE_SIZE = 20_000
 """Tokens remembered by one process, some 10 MB."""
-
-
-async def check_signature(text: str, signature: bytes, *, address: Address, chain_id: int) -> bool:  # noqa: ARG001 - contract wallets will need the chain
-    """Whether the key of `address` signed `text` (EIP-191 `personal_sign`)."""
-    return recover(text.encode(), signature) == address
 
 
 class Tokens:

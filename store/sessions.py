@@ -66,6 +66,12 @@ async def put_nonce(conn: Tx | Pool, nonce: str, *, expires_at: datetime) -> Non
     await conn.execute(SQL["put_nonce"], nonce, expires_at)
 
 
+async def nonce_end(conn: Tx | Pool, nonce: str) -> datetime | None:
+    """A nonce's end of life, without using it up; None when it never was or is used already."""
+    found: datetime | None = await conn.fetchval(SQL["nonce_end"], nonce)
+    return found
+
+
 async def take_nonce(tx: Tx, nonce: str) -> datetime | None:
     """Use a nonce up; its end of life, or None when it never was or is used already. Of many takers one gets it."""
     found: datetime | None = await tx.fetchval(SQL["take_nonce"], nonce)

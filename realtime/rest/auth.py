@@ -10,7 +10,6 @@ from handlers.auth import Proof, RefreshRefused, SignedIn, SignInRefused
 from handlers.errors import Conflict, FieldError, Invalid, NotFound
 from handlers.rules.periods import iso
 from realtime import siwe
-from realtime.auth import check_signature
 from realtime.rest import shapes
 from realtime.rest.api import Body, Path, endpoint
 from realtime.rest.call import Call
@@ -39,7 +38,9 @@ async def nonce(call: Call) -> Mapping[str, object]:
 async def verify(call: Call, *, body: Annotated[shapes.Verify, Body()]) -> Mapping[str, object]:
     """Sign in with a signed EIP-4361 message.
 
-    Domain, URI, chain id, nonce, issued-at, expiry and not-before are checked. The nonce is spent either way.
+    Domain, URI, chain id, nonce, issued-at, expiry and not-before are checked, and the signature by the account's key
+    or its contract (ERC-1271, ERC-6492) on the chain that the message names. The nonce is spent either way, except by
+    a 503: then the same message may be sent again.
     """
     try:
         message = siwe.parse(body.message)
@@ -49,7 +50,7 @@ async def verify(call: Call, *, body: Annotated[shapes.Verify, Body()]) -> Mappi
             f"The message is not an EIP-4361 message: {error}.", errors=[FieldError("/message", str(error))]
         ) from None
     proof = Proof(body.message, message, bytes.fromhex(body.signature[2:]))
-    return _tokens(await auth.sign_in(call.deps, check_signature, proof, caller=call.caller))
+    return _tokens(await auth.sign_in(call.deps, call.web.signatures, proof, caller=call.caller))
 
 
 @endpoint(

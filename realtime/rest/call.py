@@ -12,6 +12,7 @@ import structlog
 from aiohttp import web
 from yarl import URL
 
+from handlers.auth import SignatureCheck
 from handlers.deps import Deps
 from handlers.errors import Unauthenticated
 from realtime.auth import Tokens
@@ -67,6 +68,7 @@ class Web:
 
     deps: Deps
     tokens: Tokens
+    signatures: SignatureCheck
     limiter: Limiter
     peers: Peers
     redis: Client

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from handlers.resources import AddressText, Bucket, Resource, Time, Transaction
+from store.signatures import MAX_SIGNATURE
 
 
 class Problem(Resource):
@@ -59,7 +60,12 @@ class Verify(Resource):
 
     message: Annotated[str, Field(max_length=4096, description="The text exactly as it was signed.")]
     signature: Annotated[
-        str, Field(pattern=r"^0x([0-9a-fA-F]{2})+$", max_length=8194, description="Hex, as personal_sign gives it.")
+        str,
+        Field(
+            pattern=r"^0x([0-9a-fA-F]{2})+$",
+            max_length=len("0x") + 2 * MAX_SIGNATURE,
+            description="Hex, as personal_sign gives it; wrapped (ERC-6492) while the account is not deployed.",
+        ),
     ]
 
 

@@ -1,6 +1,9 @@
 -- put_nonce --
 INSERT INTO auth_nonces (nonce, expires_at) VALUES ($1, $2)
 
+-- nonce_end --
+SELECT expires_at FROM auth_nonces WHERE nonce = $1
+
 -- take_nonce --
 -- Atomic: of any number of sign-ins with one nonce, one gets the row.
 DELETE FROM auth_nonces WHERE nonce = $1 RETURNING expires_at

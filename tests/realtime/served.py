@@ -11,11 +11,12 @@ import aiohttp
 import orjson
 from aiohttp import web
 
+from handlers.auth import SignatureCheck
 from handlers.deps import Deps
 from realtime.app import build
 from store.redis import open_redis
 from tests.realtime.conform import check
-from tests.realtime.wallets import Wallet
+from tests.realtime.wallets import Wallet, signed_by_key
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,12 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(deps: Deps) -> AsyncIterator[Client]:
-    """The application of these deps, listening until the end of the block."""
+async def serving(deps: Deps, signatures: SignatureCheck = signed_by_key) -> AsyncIterator[Client]:
+    """The application of these deps, listening until the end of the block; no node is asked unless a test says so."""
     redis = open_redis(deps.settings.redis_url)
-    runner = web.AppRunner(build(deps, redis), access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    runner = web.AppRunner(
+        build(deps, redis, signatures), access_log=None, handler_cancellation=True, shutdown_timeout=1
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

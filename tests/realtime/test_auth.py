@@ -10,7 +10,7 @@ from handlers.auth import SignedIn
 from handlers.deps import Deps
 from handlers.errors import TokenExpired, Unauthenticated, Unavailable
 from realtime import auth as tokens_module
-from realtime.auth import CACHE_S, Tokens, check_signature
+from realtime.auth import CACHE_S, Tokens
 from store.audit import Caller
 from store.postgres import Pool
 from tests.conftest import MakeSettings
@@ -104,11 +104,3 @@ async def test_revocations_are_read_from_the_database(deps: Deps, signed_in: Sig
     await end(deps, signed_in)
     assert await tokens.revoked_since(began) == [identity.session_id]
     assert await tokens.revoked_since(began + timedelta(minutes=1)) == []
-
-
-async def test_the_signature_check_knows_the_signer_only() -> None:
-    wallet, other = Wallet(), Wallet()
-    signature = bytes.fromhex(wallet.sign("text")[2:])
-    assert await check_signature("text", signature, address=wallet.address, chain_id=1)
-    assert not await check_signature("text", signature, address=other.address, chain_id=1)
-    assert not await check_signature("Text", signature, address=wallet.address, chain_id=1)

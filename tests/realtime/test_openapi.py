@@ -16,7 +16,7 @@ from tests.conftest import MakeSettings
 from tests.realtime.conform import check, openapi, operation_of, resolve
 from tests.realtime.rows import bucket, spend, stand, tell, write
 from tests.realtime.served import Client, serving
-from tests.realtime.wallets import Wallet
+from tests.realtime.wallets import Wallet, signed_by_key
 from tests.realtime.wiring import CHAIN, busy, wire
 
 
@@ -40,7 +40,7 @@ def operations() -> dict[tuple[str, str], dict[str, Any]]:
 
 async def test_every_route_is_documented_and_nothing_else(pool: Pool, make_settings: MakeSettings) -> None:
     redis = open_redis(make_settings().redis_url)
-    app: web.Application = build(wire(pool, make_settings()), redis)
+    app: web.Application = build(wire(pool, make_settings()), redis, signed_by_key)
     served = {
         (route.method, route.resource.canonical)
         for route in app.router.routes()

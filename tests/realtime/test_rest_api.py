@@ -22,6 +22,7 @@ from store.postgres import Pool, open_pool
 from store.redis import open_redis
 from tests.conftest import MakeSettings
 from tests.realtime.served import Client, serving
+from tests.realtime.wallets import signed_by_key
 from tests.realtime.wiring import busy, wire
 from tests.waiting import until
 
@@ -87,7 +88,7 @@ class Stage:
 @asynccontextmanager
 async def on_stage(deps: Deps, stage: Stage) -> AsyncIterator[tuple[Client, web.Application]]:
     redis = open_redis(deps.settings.redis_url)
-    app = build(deps, redis)
+    app = build(deps, redis, signed_by_key)
     for each in stage.routes():
         app.router.add_route(each.method, each.path, each.handle)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)

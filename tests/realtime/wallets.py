@@ -11,7 +11,7 @@ from eth_utils.crypto import keccak
 
 from handlers.rules.periods import iso
 from handlers.rules.sign_in import SignInMessage
-from realtime.siwe import PREAMBLE, checksummed, personal_hash
+from realtime.siwe import PREAMBLE, checksummed, personal_hash, recover
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Wallet:
             "expiration_time": datetime.now(UTC) + timedelta(minutes=5),
         }
         return text_of(SignInMessage(**{**facts, **changes}))
+
+
+async def signed_by_key(text: str, signature: bytes, *, address: str, chain_id: int) -> bool:
+    """The signature check of sign-in where no account is a contract."""
+    return recover(text.encode(), signature) == address
 
 
 def text_of(message: SignInMessage) -> str:
