@@ -3,80 +3,26 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from eth_abi.abi import encode
 from eth_account import Account
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.embedded.chain import Anvil
 from store.rpc import Rpc, RpcError, WrongChain
-from store.signatures import ARTIFACT, GAS, MAX_SIGNATURE, SENDER, WRAPPED, is_valid_signature, unwrap
+from store.signatures import ARTIFACT, MAX_SIGNATURE, WRAPPED, is_valid_signature, unwrap
+from tests.contract_wallets import ALICE, BAD_MOODS, BOB, DIGEST, FACTORY, WALLET, Ground, Voter, grounded, signed, wrap
 from tests.watchers.node import CHAIN_ID, ScriptedNode
-from watchers.devnet.contracts import ARTIFACTS, Call, artifact, create_contracts, creation
-from watchers.devnet.node import Node
+from watchers.devnet.contracts import ARTIFACTS, Call
 
-MOODS = (
-    *("Honest", "Refusing", "Reverting", "Looping", "Writing", "Silent", "Short", "Dirty", "Echoing", "Long"),
-    *("Bombing", "Burning"),
-)
-BAD_MOODS = MOODS[1:]
-DIGEST = bytes(range(32))
-ALICE, BOB = Account.from_key("0x" + "a1" * 32), Account.from_key("0x" + "b0" * 32)
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-WALLET, FACTORY = artifact("MockSmartWallet"), artifact("MockWalletFactory")
-
-
-def signed(who: Any, digest: bytes = DIGEST) -> bytes:
-    return bytes(who.unsafe_sign_hash(digest).signature)
-
-
-def wrap(inner: bytes, call: Call) -> bytes:
-    """The signature as a wallet sends it that is not deployed yet."""
-    return encode(("address", "bytes", "bytes"), (call.to, bytes.fromhex(call.calldata[2:]), inner)) + WRAPPED
-
-
-@dataclass(frozen=True)
-class Ground:
-    """A chain with the factory on it, and a way to ask the validator there."""
-
-    node: Node
-    rpc: Rpc
-    factory: str
-
-    async def ask(self, account: str, signature: bytes, digest: bytes = DIGEST) -> bool:
-        return await is_valid_signature(self.rpc, account, digest, signature)
-
-    async def wallet(self, owner: Any, mood: str = "Honest") -> str:
-        """A wallet that is deployed."""
-        made = creation("MockSmartWallet", owner.address, MOODS.index(mood))
-        [(address, _)] = await create_contracts(self.node, await self.funded(), [made])
-        return address
-
-    async def planned(self, owner: Any, mood: str = "Honest") -> tuple[str, Call]:
-        """A wallet that is not deployed, and the call that would."""
-        facts = (owner.address, MOODS.index(mood), b"\x05" * 32)
-        asked = FACTORY.call(self.factory, "addressOf", *facts)
-        answer = await self.node.rpc_call("eth_call", {"to": asked.to, "data": asked.calldata}, "latest")
-        return "0x" + answer[-40:], FACTORY.call(self.factory, "create", *facts)
-
-    async def send(self, call: Call) -> None:
-        sent = {"from": await self.funded(), "to": call.to, "data": call.calldata}
-        receipt = await self.node.receipt(await self.node.rpc_call("eth_sendTransaction", sent))
-        assert receipt["status"] == "0x1"
-
-    async def funded(self) -> str:
-        return str((await self.node.rpc_call("eth_accounts"))[0])
-
-    async def code(self, address: str) -> str:
-        return str(await self.node.rpc_call("eth_getCode", address, "latest"))
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +34,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
 
 @pytest.fixture
 async def ground(chain: Anvil) -> AsyncIterator[Ground]:
-    async with ClientSession() as session, Node(chain.url) as node:
-        owner = (await node.rpc_call("eth_accounts"))[0]
-        [(factory, _)] = await create_contracts(node, owner, [creation("MockWalletFactory")])
-        yield Ground(node, Rpc([chain.url], 10, session, chain_id=chain.chain_id), factory)
+    async with grounded(chain.url) as ground:
+        yield ground
 
 
 def test_the_committed_validator_is_what_its_source_compiles_to(tmp_path: Path) -> None:
@@ -175,6 +119,18 @@ async def test_the_worst_that_can_be_called_is_still_an_answer(ground: Ground) -
     longest = wrap(b"\xff" * fill, loop)
     assert len(longest) == MAX_SIGNATURE
     assert not await ground.ask(wallet, longest)
+
+
+async def test_no_mutation_of_a_wrapped_signature_is_approved(ground: Ground) -> None:
+    wallet, create = await ground.planned(ALICE)
+    good, drawn = wrap(signed(ALICE), create), random.Random(6492)
+    for _ in range(300):
+        bad = bytearray(good)
+        for at in drawn.sample(range(len(good)), drawn.choice((1, 1, 2, 5))):
+            bad[at] ^= 1 << drawn.randrange(8)
+        assert not await ground.ask(wallet, bytes(bad)), bytes(bad).hex()
+    for bad_end in (good[:-1], good[32:], good[:-32], good + b"\x00", WRAPPED):
+        assert not await ground.ask(wallet, bad_end)
 
 
 # Keys ---------------------------------------------------------------------------------------------------------------
@@ -266,17 +222,6 @@ def test_no_bytes_break_what_takes_them_apart(parts: list[bytes]) -> None:
 
 
 # Nodes --------------------------------------------------------------------------------------------------------------
-
-
-class Voter(ScriptedNode):
-    """A node that gives every question the same answer."""
-
-    answer = "0x01"
-
-    def _call(self, call: Any, block: Any) -> str:
-        assert (call["from"], call["gas"], block) == (SENDER, hex(GAS), "latest")
-        assert "to" not in call
-        return self.answer
 
 
 @pytest.fixture
