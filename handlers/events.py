@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from handlers.resources import Balance, Bucket, BudgetImpact, Resource, Snapshot, Time, Transaction
+from handlers.resources import Balance, Bucket, BudgetImpact, Notification, Resource, Snapshot, Time, Transaction
 
 
 class Push(Enum):
@@ -96,6 +96,23 @@ class Resync(Durable):
     reason: Literal["backfill", "rebuild", "correction"]
 
 
+class NotificationAdded(Durable):
+    """Something new in the inbox, and how much of it is not read."""
+
+    name = "notification"
+
+    notification: Notification
+    unread_count: int
+
+
+class UnreadCount(Durable):
+    """The unread count after reads on any device, or after a notification was taken back (`corrects` names it)."""
+
+    name = "unread_count"
+
+    unread_count: int
+
+
 class ChainStatus(Event):
     """Heights of a chain, while the user has a transaction on it that is not final."""
 
@@ -117,6 +134,8 @@ CATALOGUE: tuple[type[Event], ...] = (
     TransactionReverted,
     BucketUpdate,
     Resync,
+    NotificationAdded,
+    UnreadCount,
     ChainStatus,
 )
 

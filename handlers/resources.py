@@ -128,6 +128,31 @@ class Transaction(Resource):
     memo: None
 
 
+NoticeKind = Literal[
+    "spending_alert",
+    "yield_update",
+    "goal_milestone",
+    "anomaly_alert",
+    "achievement_unlocked",
+    "transaction_received",
+    "delegate_spend",
+]
+
+
+class Notification(Resource):
+    """An entry of the inbox; `eventId` names the event it is about."""
+
+    id: str
+    kind: NoticeKind
+    title: str
+    body: str
+    severity: Literal["info", "warning", "critical"]
+    event_id: str
+    transaction_id: str | None
+    created_at: Time
+    read_at: Time | None
+
+
 class Snapshot(Resource):
     """Everything a client shows, as of log position `seq`."""
 
