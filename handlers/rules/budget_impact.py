@@ -30,14 +30,18 @@ def safe_to_spend_per_day(spent: int, limit: int, *, end: datetime, now: datetim
     return max(0, limit - spent) // days
 
 
-def projected_overrun(spent: int, limit: int, *, start: datetime, now: datetime) -> int:
-    """Raw units over the limit at period end if spending goes on as it did.
+def projected_spend(spent: int, *, start: datetime, now: datetime) -> int:
+    """Raw units at period end if spending goes on as it did.
 
     The first day counts as a whole one: minutes after a reset a single purchase says nothing about a month.
     """
     elapsed = max(now - start, DAY)
-    projected = spent * (PERIOD // timedelta(seconds=1)) // (elapsed // timedelta(seconds=1))
-    return max(0, projected - limit)
+    return spent * (PERIOD // timedelta(seconds=1)) // (elapsed // timedelta(seconds=1))
+
+
+def projected_overrun(spent: int, limit: int, *, start: datetime, now: datetime) -> int:
+    """Raw units over the limit at period end at this pace, 0 when it holds."""
+    return max(0, projected_spend(spent, start=start, now=now) - limit)
 
 
 def bucket_impact(bucket: BucketRow, *, spent_before: int, now: datetime, decimals: int | None) -> dict[str, object]:

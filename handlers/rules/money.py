@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from config.chains import Chain
 from store.records import ZERO_ADDRESS, Address
 
@@ -18,6 +20,13 @@ def usd_text(raw: int, decimals: int) -> str:
     text = str(digits).rjust(decimals + 1, "0")
     whole, fraction = (text[:-decimals], text[-decimals:]) if decimals else (text, "")
     return f"{sign}{whole}.{fraction.rstrip('0').ljust(USD_PLACES, '0')}"
+
+
+def dollars(amount: Decimal) -> str:
+    """Exact dollars with at least cents: `Decimal("12.5")` is `12.50`."""
+    text = f"{amount:f}"
+    whole, _, fraction = text.partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(USD_PLACES, '0')}"
 
 
 def ratio_text(part: int, whole: int) -> str | None:

@@ -93,6 +93,8 @@ CREATE TABLE transaction_categories (
     source             text NOT NULL CHECK (source IN ('rule', 'history', 'model', 'manual')),
     reasoning          text NOT NULL DEFAULT '',
     is_manual_override boolean NOT NULL DEFAULT false,
+    -- how often it was decided: part of the ids of what was told about it
+    revision           integer NOT NULL DEFAULT 1,
     created_at         timestamptz NOT NULL DEFAULT now(),
     updated_at         timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (user_address, transaction_id)
@@ -132,16 +134,6 @@ CREATE TABLE ai_usage (
 );
 
 -- Budgets and alerts -----------------------------------------------------------------------------------------------
-
--- Spent per calendar month of the user's zone and category. `month` is its first day; recomputed when the zone changes.
-CREATE TABLE month_spending (
-    user_address address NOT NULL,
-    month        date NOT NULL,
-    category_id  uuid NOT NULL,
-    spent        numeric NOT NULL DEFAULT 0,
-    unpriced     integer NOT NULL DEFAULT 0,
-    PRIMARY KEY (user_address, month, category_id)
-);
 
 -- Edges that were crossed. armed: may alert again in this period, since spending fell back far enough.
 CREATE TABLE alert_edges (

@@ -1,0 +1,254 @@
+"""One signed-in user's categories, budgets and alerts while a block or a change of category is worked on. Pure.
+
+Loaded once (handlers/budgets.py), asked for each ledger row, and written at once with what it decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from handlers.rules.alerts import Crossing, Edge, Level, crossing, rearmed, undone
+from handlers.rules.budget_impact import projected_spend
+from handlers.rules.calendar import Month, month_of
+from handlers.rules.categorize import Assignment, Habits, Subject, assign
+from handlers.rules.month_budget import Budget, Figure, month_impact, month_state, projected
+from handlers.rules.periods import PERIOD
+from store.records import Address, BucketRow, TransactionRow
+
+TOTAL = "total"
+"""Subject of the total budget in the table of edges; category budgets have their category's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A category as its user sees it."""
+
+    id: str
+    name: str
+    icon_url: str | None
+    color_hex: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A category that a transaction has, and how often that was decided."""
+
+    assignment: Assignment
+    revision: int
+
+    @property
+    def is_manual(self) -> bool:
+        """Whether the user chose it, which is final."""
+        return self.assignment.source == "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an edge lies: one period of one budget."""
+
+    scope: str
+    subject: str
+    period_start: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An edge just crossed: what to tell, about which budget, in which figures (dollars, or raw for a bucket)."""
+
+    place: Place
+    crossing: Crossing
+    name: str
+    spent: Decimal
+    budget: Decimal
+    decimals: int | None = None
+
+
+@dataclass(slots=True)
+class Purse:
+    """Everything about one user that decides what a spend means."""
+
+    user: Address
+    zone: ZoneInfo
+    thresholds: tuple[int, ...]
+    budgets: tuple[Budget, ...] = ()
+    looks: Mapping[str, Look] = field(default_factory=dict)
+    habits: Habits = field(default_factory=Habits)
+    decided: dict[str, Decided] = field(default_factory=dict)
+    memos: Mapping[str, str] = field(default_factory=dict)
+    figures: dict[str | None, Figure] = field(default_factory=dict)
+    """Spent in the month at hand by category; None: without one."""
+    month: Month | None = None
+    edges: dict[Place, dict[str, Edge]] = field(default_factory=dict)
+    newly_decided: dict[str, Decided] = field(default_factory=dict)
+    changed_edges: dict[tuple[Place, str], Edge] = field(default_factory=dict)
+
+    # Categories -------------------------------------------------------------------------------------------------
+
+    def categorize(self, row: TransactionRow) -> Decided | None:
+        """The category that the transaction has, or gets now from rules or history."""
+        known = self.decided.get(row.id)
+        if known is not None or row.type != "spend":
+            return known
+        found = assign(Subject(row.counterparty, row.bucket, self.memos.get(row.id), row.usd), self.habits)
+        return None if found is None else self.decide(row.id, found)
+
+    def decide(self, transaction_id: str, assignment: Assignment) -> Decided:
+        """Give a transaction a category."""
+        before = self.decided.get(transaction_id)
+        made = Decided(assignment, before.revision + 1 if before else 1)
+        self.decided[transaction_id] = self.newly_decided[transaction_id] = made
+        return made
+
+    def category(self, decided: Decided | None) -> dict[str, object] | None:
+        """`transaction.category` as it goes on the wire."""
+        look = self.looks.get(decided.assignment.category_id) if decided else None
+        if decided is None or look is None:
+            return None
+        return {
+            "id": look.id,
+            "name": look.name,
+            "iconUrl": look.icon_url,
+            "colorHex": look.color_hex,
+            "confidence": f"{decided.assignment.confidence:.2f}",
+            "source": decided.assignment.source,
+            "isManualOverride": decided.is_manual,
+        }
+
+    # Budgets ----------------------------------------------------------------------------------------------------
+
+    def figure(self, budget: Budget) -> Figure:
+        """What was spent of a budget in the month at hand."""
+        if budget.scope == "category":
+            return self.figures.get(budget.category_id, Figure())
+        spent = sum((figure.spent for figure in self.figures.values()), Decimal(0))
+        return Figure(spent, sum(figure.unpriced for figure in self.figures.values()))
+
+    def count(self, category_id: str | None, figure: Figure) -> None:
+        """Set what was spent in a category."""
+        self.figures[category_id] = figure
+
+    def spend(
+        self, category_id: str | None, usd: Decimal | None, *, at: datetime
+    ) -> tuple[list[dict[str, object]], list[Alert]]:
+        """Count one amount; tells what it does to the budgets it touches, and what there is to alert."""
+        month = self.month or month_of(at, self.zone)
+        touched = [b for b in self.budgets if b.scope == "total" or b.category_id == category_id]
+        before = [self.figure(budget) for budget in touched]
+        self.figures[category_id] = self.figures.get(category_id, Figure()).plus(usd)
+        impacts = [
+            month_impact(budget, was, self.figure(budget), month=month, now=at)
+            for budget, was in zip(touched, before, strict=True)
+        ]
+        return impacts, self.look_at(touched, at)
+
+    def impacts(
+        self, budgets: Iterable[Budget], before: Mapping[Budget, Figure], *, at: datetime
+    ) -> list[dict[str, object]]:
+        """What a change of category did to budgets."""
+        month = self.month or month_of(at, self.zone)
+        return [month_impact(b, before[b], self.figure(b), month=month, now=at) for b in budgets]
+
+    def states(self, now: datetime) -> list[dict[str, object]]:
+        """The user's budgets as the snapshot shows them."""
+        month = self.month or month_of(now, self.zone)
+        return [month_state(budget, self.figure(budget), month) for budget in self.budgets]
+
+    # Alerts -----------------------------------------------------------------------------------------------------
+
+    def look_at(self, budgets: Iterable[Budget], now: datetime) -> list[Alert]:
+        """Alerts of month budgets, as their figures are now."""
+        found: list[Alert] = []
+        for budget in budgets:
+            level = self.level(budget, now)
+            alert = self._cross(_place(budget, level), level, budget.name, now)
+            found += [alert] if alert else []
+        return found
+
+    def look_at_bucket(self, bucket: BucketRow, now: datetime, *, decimals: int | None) -> list[Alert]:
+        """Alerts of a bucket's limit, as it is now."""
+        level = bucket_level(bucket, now)
+        if level is None:
+            return []
+        place = Place("bucket", bucket.bucket_id, level.period_start)
+        alert = self._cross(place, level, bucket.name, now, decimals=decimals)
+        return [alert] if alert else []
+
+    def level(self, budget: Budget, now: datetime) -> Level:
+        """A month budget at one moment."""
+        month = self.month or month_of(now, self.zone)
+        figure = self.figure(budget)
+        return Level(figure.spent, budget.amount, projected(figure.spent, month, now), month.start)
+
+    def fired(self, alert: Alert, event_id: str) -> None:
+        """Remember the edges of an alert, told by this event."""
+        for name in alert.crossing.edges:
+            self._set_edge(alert.place, Edge(name, event_id, armed=False))
+
+    def take_back(self, place: Place, level: Level) -> list[str]:
+        """Arm edges that would not have been crossed without what was taken back; returns the events that told them."""
+        gone = undone(level, self.edges.get(place, {}).values())
+        for edge in gone:
+            self._set_edge(place, Edge(edge.name, edge.event_id, armed=True))
+        return list(dict.fromkeys(edge.event_id for edge in gone))
+
+    def taken_back(self, buckets: Mapping[str, BucketRow], now: datetime) -> list[str]:
+        """Every alert of the periods at hand that no longer holds, as figures and buckets are now."""
+        found = [
+            event
+            for budget in self.budgets
+            for event in self.take_back(_place(budget, self.level(budget, now)), self.level(budget, now))
+        ]
+        for place in [place for place in self.edges if place.scope == "bucket"]:
+            bucket = buckets.get(place.subject)
+            level = bucket_level(bucket, now) if bucket is not None else None
+            gone = Level(Decimal(0), Decimal(1), Decimal(0), place.period_start)
+            found += self.take_back(place, level if level and level.period_start == place.period_start else gone)
+        return found
+
+    def _cross(
+        self, place: Place, level: Level, name: str, now: datetime, *, decimals: int | None = None
+    ) -> Alert | None:
+        known = self.edges.get(place, {})
+        for edge in rearmed(level, known.values()):
+            self._set_edge(place, Edge(edge, known[edge].event_id, armed=True))
+        found = crossing(level, self.edges.get(place, {}), thresholds=self.thresholds, now=now)
+        return None if found is None else Alert(place, found, name, level.spent, level.budget, decimals)
+
+    def _set_edge(self, place: Place, edge: Edge) -> None:
+        self.edges.setdefault(place, {})[edge.name] = edge
+        self.changed_edges[place, edge.name] = edge
+
+
+def counts(row: TransactionRow, decided: Decided | None) -> bool:
+    """Whether a row counts for budgets: own spends; outgoing transfers only once the user gave them a category."""
+    if row.role != "owner":
+        return False
+    is_paid = row.type == "transfer" and row.direction == "out" and row.counterparty != row.user
+    return row.type == "spend" or (is_paid and decided is not None)
+
+
+def bucket_level(bucket: BucketRow, now: datetime) -> Level | None:
+    """A bucket's limit at one moment, in raw units; None without a limit or outside a period."""
+    if bucket.monthly_limit == 0 or bucket.period_start is None:
+        return None
+    ahead = projected_spend(bucket.spent, start=bucket.period_start, now=min(now, bucket.period_start + PERIOD))
+    return Level(Decimal(bucket.spent), Decimal(bucket.monthly_limit), Decimal(ahead), bucket.period_start)
+
+
+def _place(budget: Budget, level: Level) -> Place:
+    return Place("category", budget.category_id or TOTAL, level.period_start)
+
+
+def budgets_of(
+    amounts: Sequence[tuple[str, Decimal]], total: Decimal | None, looks: Mapping[str, Look]
+) -> tuple[Budget, ...]:
+    """Budgets in the order they are shown: the total first, then by category name."""
+    named = [
+        Budget("category", category, looks[category].name, amount) for category, amount in amounts if category in looks
+    ]
+    head = [Budget("total", None, "Total", total)] if total is not None else []
+    return (*head, *sorted(named, key=lambda budget: (budget.name, budget.category_id or "")))
