@@ -3,19 +3,20 @@
 -- Push -------------------------------------------------------------------------------------------------------------
 
 -- latest_event_id: the event that stands for the effect now; differs from event_id once another block included it.
--- silent: replaces what the phone shows without a sound. replacing: the silent replacement is under way.
+-- silent: replaces what the phone shows without a sound. replacing: the replacement by "taken back" is under way.
+-- delivered: devices that have it, so that only those that failed are tried again.
 ALTER TABLE pushes
     ADD COLUMN transaction_id  text,
-    ADD COLUMN latest_event_id text,
+    ADD COLUMN latest_event_id text NOT NULL,
     ADD COLUMN severity        text NOT NULL DEFAULT 'info' CHECK (severity IN ('info', 'warning', 'critical')),
     ADD COLUMN silent          boolean NOT NULL DEFAULT false,
-    ADD COLUMN delivered       text[] NOT NULL DEFAULT '{}',
+    ADD COLUMN delivered       uuid[] NOT NULL DEFAULT '{}',
     DROP CONSTRAINT pushes_state_check,
     ADD CONSTRAINT pushes_state_check
         CHECK (state IN ('due', 'sending', 'sent', 'held', 'dropped', 'replacing', 'replaced'));
 CREATE INDEX pushes_latest ON pushes (user_address, latest_event_id);
+CREATE INDEX pushes_replacing ON pushes (not_before) WHERE state = 'replacing';
 CREATE INDEX pushes_age ON pushes (created_at);
-
 
 -- E-mail -----------------------------------------------------------------------------------------------------------
 
