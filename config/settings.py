@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import difflib
 import ipaddress
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping
@@ -22,9 +25,14 @@ SECRET_FILE = "secret"  # noqa: S105 - a file name, not a secret
 SECRET_LENGTH = 32
 """Least length of the secret (characters): 256 bits when it was drawn as base64 or hex."""
 
+SEAL_KEYS_FILE = "seal_keys"
+SEAL_KEY_BYTES = 32
+"""Bytes of a key that seals fields: AES-256."""
+_SEAL_KEY_ID = re.compile(r"[A-Za-z0-9_\-]{1,16}")
+
 EMBEDDED = ("database_url", "redis_url", "clickhouse_url", "chains_file")
 """Settings that an embedded engine answers in development."""
-REQUIRED_IN_PRODUCTION = (*EMBEDDED, "secret_key", "domain")
+REQUIRED_IN_PRODUCTION = (*EMBEDDED, "secret_key", "seal_keys", "domain")
 
 
 class SettingsError(Exception):
@@ -72,6 +80,25 @@ def _long_enough(value: SecretStr) -> SecretStr:
     return value
 
 
+def seal_key(written: str) -> tuple[str, bytes]:
+    """Id and key of `<id>:<base64 of 32 bytes>`; raises ValueError, which does not show the key."""
+    name, _, text = written.partition(":")
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not _SEAL_KEY_ID.fullmatch(name) or len(key) != SEAL_KEY_BYTES:
+        raise ValueError("should hold entries like k1:<base64 of 32 random bytes>")
+    return name, key
+
+
+def _seal_keys(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    names = [seal_key(value.get_secret_value())[0] for value in values]
+    if len(set(names)) < len(names):
+        raise ValueError("names one key id twice")
+    return values
+
+
 RedisUrl = Annotated[str, AfterValidator(_url("redis", "rediss", "redis+cluster", "rediss+cluster", "unix"))]
 HttpUrl = Annotated[str, AfterValidator(_url("http", "https"))]
 Listed = BeforeValidator(_listed)
@@ -104,6 +131,8 @@ class Settings(BaseModel):
 
     secret_key: Annotated[SecretStr, AfterValidator(_long_enough)] = SecretStr("")
     """At least 32 characters; signs resume tokens and cursors. Development makes its own under the data folder."""
+    seal_keys: Annotated[tuple[SecretStr, ...], Listed, AfterValidator(_seal_keys)] = ()
+    """List of `id:base64key` (32 bytes each) for e-mail, push tokens, memos. The first one seals, all of them open."""
     origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], Listed] = ()
     """List of allowed browser origins, as `["https://app.expendi.example"]`. Development also allows localhost."""
     trusted_proxies: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], Listed] = ()
@@ -216,7 +245,8 @@ def _validated(values: Mapping[str, Any]) -> Settings:
 def _development_defaults(settings: Settings) -> dict[str, Any]:
     return {
         **running_engines(settings.data_dir),
-        "secret_key": settings.secret_key.get_secret_value() or _own(settings),
+        "secret_key": settings.secret_key.get_secret_value() or _own(settings, "secret_key", SECRET_FILE, _new_secret),
+        "seal_keys": settings.seal_keys or _own(settings, "seal_keys", SEAL_KEYS_FILE, _new_seal_key),
     }
 
 
@@ -243,17 +273,25 @@ def alive(pid: int) -> bool:
     return state not in {b"Z", b"X"}
 
 
-def _own(settings: Settings) -> str:
+def _new_secret() -> str:
+    return secrets.token_urlsafe(SECRET_LENGTH)
+
+
+def _new_seal_key() -> str:
+    return "dev:" + base64.b64encode(secrets.token_bytes(SEAL_KEY_BYTES)).decode()
+
+
+def _own(settings: Settings, field: str, file: str, draw: Callable[[], str]) -> str:
     """Development's own secret, drawn once per data folder; whoever comes first wins, all read the same."""
-    path = settings.data_dir / SECRET_FILE
+    path = settings.data_dir / file
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _create_private(path, secrets.token_urlsafe(SECRET_LENGTH))
+            _create_private(path, draw())
         return path.read_text()
     except OSError as error:
         raise SettingsError(
-            f"{variable('secret_key')} is not set and {path} can't be made ({error.strerror}): "
+            f"{variable(field)} is not set and {path} can't be made ({error.strerror}): "
             f"set it, or {variable('data_dir')} to a folder that is yours."
         ) from error
 

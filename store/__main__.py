@@ -1,4 +1,4 @@
-"""`python -m store migrate|doctor`: bring both databases to this version's schema, or say how they are."""
+"""`python -m store migrate|doctor|reseal`: bring both databases to this schema, say how they are, change keys."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from config import logs
 from config import settings as configuration
 from config.settings import Settings, SettingsError, variable
 from store import clickhouse, doctor, migrate, postgres
+from store.reseal import reseal
+from store.sealed import KeyRing, SealError
 
 PAUSE_S = 0.25
 
@@ -26,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = configuration.load()
         logs.configure(settings.log_level, process="store")
-        return asyncio.run(_examine(settings) if asked.verb == "doctor" else _migrate(settings, wait_s=asked.wait))
-    except (SettingsError, migrate.MigrationError, asyncpg.PostgresError, ClickHouseError) as error:
+        return asyncio.run(_run(asked, settings))
+    except (SettingsError, migrate.MigrationError, SealError, asyncpg.PostgresError, ClickHouseError) as error:
         sys.stderr.write(logs.scrub(f"{error}\n"))
         return 1
 
@@ -38,7 +40,16 @@ def _parser() -> argparse.ArgumentParser:
     apply = verbs.add_parser("migrate", help="apply the schema files that PostgreSQL and ClickHouse do not have yet")
     apply.add_argument("--wait", type=float, default=30, metavar="SECONDS", help="time to wait for engines (30)")
     verbs.add_parser("doctor", help="one JSON line per engine; fails when one is not ok")
+    verbs.add_parser("reseal", help="seal under the newest key what older ones sealed; fails when something won't open")
     return parser
+
+
+async def _run(asked: argparse.Namespace, settings: Settings) -> int:
+    if asked.verb == "doctor":
+        return await _examine(settings)
+    if asked.verb == "reseal":
+        return await _reseal(settings)
+    return await _migrate(settings, wait_s=asked.wait)
 
 
 async def _examine(settings: Settings) -> int:
@@ -61,6 +72,20 @@ async def _migrate(settings: Settings, *, wait_s: float) -> int:
     finally:
         await analytics.close()
     return 0
+
+
+async def _reseal(settings: Settings) -> int:
+    pool = await postgres.open_pool(settings.database_url, size=1)
+    failed = 0
+    try:
+        async for progress in reseal(pool, KeyRing.of(settings)):
+            if progress.finished:
+                failed += progress.failed
+            sys.stdout.write(orjson.dumps(asdict(progress)).decode() + "\n")
+            sys.stdout.flush()
+    finally:
+        await pool.close()
+    return 1 if failed else 0
 
 
 async def _reach_postgres(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import stat
@@ -13,10 +14,11 @@ import pytest
 from pydantic import ValidationError
 
 from config import settings
-from config.settings import Settings, SettingsError, load, variable
+from config.settings import Settings, SettingsError, load, seal_key, variable
 
 ROOT = Path(__file__).parents[2]
 SECRET = "k" * 32
+SEAL_KEY = base64.b64encode(bytes(32)).decode()
 PRODUCTION = {
     "EXPENDI_ENV": "production",
     "EXPENDI_DATABASE_URL": "postgresql://u:p@db/expendi",
@@ -24,6 +26,7 @@ PRODUCTION = {
     "EXPENDI_CLICKHOUSE_URL": "http://olap:8123/expendi",
     "EXPENDI_CHAINS_FILE": "/etc/expendi/chains.toml",
     "EXPENDI_SECRET_KEY": SECRET,
+    "EXPENDI_SEAL_KEYS": "k2:" + SEAL_KEY + ", k1:" + SEAL_KEY,
     "EXPENDI_DOMAIN": "app.expendi.example",
 }
 URLS = {name: value for name, value in PRODUCTION.items() if name.endswith(("_URL", "_FILE"))}
@@ -44,6 +47,7 @@ def test_everything_given_in_production_is_read() -> None:
     read = load({**PRODUCTION, "EXPENDI_PORT": "9000", "HOME": "/root"})
     assert (read.env, read.port, read.database_url) == ("production", 9000, "postgresql://u:p@db/expendi")
     assert read.secret_key.get_secret_value() == SECRET
+    assert [seal_key(each.get_secret_value())[0] for each in read.seal_keys] == ["k2", "k1"]
     assert read.chains_file == Path("/etc/expendi/chains.toml")
 
 
@@ -84,6 +88,10 @@ def test_an_unknown_name_is_refused_with_advice(name: str, advice: str) -> None:
         ("EXPENDI_REDIS_URL", "hunter2:6379"),
         ("EXPENDI_CLICKHOUSE_URL", "clickhouse://u:hunter2@x"),
         ("EXPENDI_SECRET_KEY", "hunter2"),
+        ("EXPENDI_SEAL_KEYS", "hunter2"),
+        ("EXPENDI_SEAL_KEYS", "k1:hunter2"),
+        ("EXPENDI_SEAL_KEYS", "hunter2 :" + SEAL_KEY),
+        ("EXPENDI_SEAL_KEYS", f"hunter2:{SEAL_KEY},hunter2:{SEAL_KEY}"),
         ("EXPENDI_ORIGINS", "*"),
         ("EXPENDI_ORIGINS", "https://a.example/path"),
         ("EXPENDI_ORIGINS", '["https://a.example"'),
@@ -114,6 +122,7 @@ def test_settings_are_frozen_and_show_no_secret() -> None:
         read.port = 1  # type: ignore[misc]  # the refusal is what is tested
     shown = repr(read)
     assert SECRET not in shown
+    assert SEAL_KEY not in shown
     assert "u:p@db" not in shown
 
 
@@ -156,8 +165,10 @@ def test_the_development_secret_is_made_once_and_is_private(tmp_path: Path) -> N
     first, second = load(environ), load(environ)
     assert first.secret_key == second.secret_key
     assert len(first.secret_key.get_secret_value()) >= 32
-    assert stat.S_IMODE((tmp_path / "new" / "secret").stat().st_mode) == 0o600
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["secret"]
+    assert first.seal_keys == second.seal_keys
+    assert len(seal_key(first.seal_keys[0].get_secret_value())[1]) == 32
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["seal_keys", "secret"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "new").iterdir()} == {0o600}
 
 
 def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import signal
 import subprocess
@@ -86,6 +87,7 @@ class Stack:
             "HOME": str(self.folder),
             "EXPENDI_ENV": "production",
             "EXPENDI_SECRET_KEY": "a secret of this test, 32 characters",
+            "EXPENDI_SEAL_KEYS": "k1:" + base64.b64encode(b"a seal key of this test, 32 long").decode(),
             "EXPENDI_CHAINS_FILE": str(self.chains_file),
             "EXPENDI_DOMAIN": DOMAIN,
             "EXPENDI_POLL_INTERVAL_S": "0.2",
