@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.alias_generators import to_camel
 
 from handlers.errors import (
+    Conflict,
     Internal,
     Invalid,
     OriginRefused,
@@ -19,9 +20,10 @@ from handlers.errors import (
     Unauthenticated,
     Unavailable,
 )
-from realtime.rest import shapes
-from realtime.rest.api import JSON, Endpoint, UnsupportedMediaType
+from realtime.rest import once, shapes
+from realtime.rest.api import JSON, Endpoint, Header, UnsupportedMediaType, Upload
 from realtime.rest.boundary import PROBLEM_TYPE
+from realtime.rest.upload import MULTIPART, NotMultipart
 
 REF = "#/components/schemas/{model}"
 
@@ -43,6 +45,11 @@ INFO = {
         "`RateLimit-Policy`. The same log is pushed over Socket.IO at `/socket.io/`."
     ),
 }
+
+ONCE = (
+    "A name that you choose for this call, good for 24 hours: sent again with the same body it brings the first "
+    "answer and does nothing; while the first runs it is a conflict; with another body it is refused."
+)
 
 HEADERS = {
     "X-Request-Id": "Id of this call: the caller's, or ours.",
@@ -96,8 +103,8 @@ def _schemas(endpoints: Iterable[Endpoint]) -> tuple[_Schemas, dict[str, Any]]:
     for each in endpoints:
         if each.answers is not None:
             inputs.append((each.name, "serialization", TypeAdapter(each.answers)))
-        if each.body is not None:
-            inputs.append((each.name, "validation", each.body))
+        if each.inputs.body is not None:
+            inputs.append((each.name, "validation", each.inputs.body))
     found, defined = TypeAdapter.json_schemas(inputs, ref_template=REF)
     return {(str(key), str(mode)): dict(schema) for (key, mode), schema in found.items()}, defined["$defs"]
 
@@ -107,28 +114,43 @@ def _operation(each: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         "operationId": to_camel(each.name),
         "tags": [each.tag],
         "summary": each.summary,
-        "parameters": [*_path_parameters(each), *_query_parameters(each)],
+        "parameters": [*_path_parameters(each), *_query_parameters(each), *_header_parameters(each)],
         "responses": _responses(each, schemas),
     }
     if each.description:
         operation["description"] = each.description
     if each.access == "public":
         operation["security"] = []
-    if each.body is not None:
+    if each.inputs.body is not None:
         schema = schemas[each.name, "validation"]
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
+    if each.inputs.upload is not None:
+        operation["requestBody"] = {"required": True, "content": {MULTIPART: {"schema": _file(*each.inputs.upload)}}}
     return operation
+
+
+def _file(name: str, mark: Upload) -> dict[str, Any]:
+    facts = {"type": "string", "contentMediaType": "application/octet-stream", "description": mark.description}
+    return {"type": "object", "required": [name], "properties": {name: facts}}
 
 
 def _path_parameters(each: Endpoint) -> list[dict[str, Any]]:
     return [
         {"name": name, "in": "path", "required": True, "description": text, "schema": {"type": "string"}}
-        for name, text in each.paths.items()
+        for name, text in each.inputs.paths.items()
+    ]
+
+
+def _header_parameters(each: Endpoint) -> list[dict[str, Any]]:
+    marks = [*each.inputs.headers.values(), *([Header(once.HEADER, ONCE)] if each.once else [])]
+    return [
+        {"name": mark.name, "in": "header", "description": mark.description, "schema": {"type": "string"}}
+        for mark in marks
     ]
 
 
 def _query_parameters(each: Endpoint) -> list[dict[str, Any]]:
-    schema = each.query.json_schema(ref_template=REF)
+    schema = each.inputs.query.json_schema(ref_template=REF)
     required = schema.get("required", [])
     found = []
     for name, facts in schema.get("properties", {}).items():
@@ -155,7 +177,9 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 def _responses(each: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     told = ["X-Request-Id", *(["RateLimit", "RateLimit-Policy"] if each.scope else [])]
     told += ["ETag"] if each.tagged else []
-    told += ["Link"] if each.answers is not None and "cursor" in str(each.query.json_schema()["properties"]) else []
+    told += (
+        ["Link"] if each.answers is not None and "cursor" in str(each.inputs.query.json_schema()["properties"]) else []
+    )
     success: dict[str, Any] = {"description": "Done.", "headers": _headers(told)}
     if each.answers is not None:
         success["content"] = {each.media: {"schema": schemas[each.name, "serialization"]}}
@@ -181,7 +205,9 @@ def _problems(each: Endpoint) -> dict[int, list[str]]:
     classes: list[type[Problem]] = [Invalid, OriginRefused, Internal, Unavailable, *each.problems]
     classes += [Unauthenticated] if each.access == "user" else []
     classes += [RateLimited] if each.scope or each.tag == "auth" else []
-    classes += [TooLarge, UnsupportedMediaType] if each.body is not None else []
+    classes += [TooLarge, UnsupportedMediaType] if each.inputs.body is not None else []
+    classes += [TooLarge, NotMultipart] if each.inputs.upload is not None else []
+    classes += [Conflict, once.KeyReused] if each.once else []
     found: dict[int, list[str]] = {}
     for kind in classes:
         if kind.title not in found.setdefault(kind.status, []):

@@ -18,7 +18,8 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from handlers.errors import FieldError, Invalid, Problem
-from realtime.rest.call import CALL, Answer
+from realtime.rest import once, upload
+from realtime.rest.call import CALL, Answer, Call, Reply
 
 JSON = "application/json"
 
@@ -43,14 +44,43 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
+class Header:
+    """A request header, `name` as it is written there, and what it means."""
+
+    name: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
 class Body:
     """The JSON body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file, the one part of a multipart body, named as the parameter; at most `limit` bytes."""
+
+    description: str
+    limit: int
 
 
 class UnsupportedMediaType(Problem):
     """The body is not JSON."""
 
     code, status, title = "unsupported_media_type", 415, "The body has to be JSON"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a route takes, as its function's signature says."""
+
+    query: TypeAdapter[Any]
+    repeated: frozenset[str]
+    """Query parameters that are lists."""
+    paths: Mapping[str, str]
+    headers: Mapping[str, Header]
+    body: TypeAdapter[Any] | None
+    upload: tuple[str, Upload] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,18 +102,13 @@ class Endpoint:
     writes: bool
     tagged: bool
     """Whether it is answered with an ETag, and with 304 to who has it."""
-    query: TypeAdapter[Any]
-    repeated: frozenset[str]
-    """Query parameters that are lists."""
-    paths: Mapping[str, str]
-    body: TypeAdapter[Any] | None
+    once: bool
+    """Whether it takes an Idempotency-Key (realtime/rest/once.py)."""
+    status: int
+    """Status of its success."""
+    inputs: Inputs
     problems: Sequence[type[Problem]]
     run: Run
-
-    @property
-    def status(self) -> int:
-        """Status of its success."""
-        return 204 if self.answers is None and self.media == JSON else 200
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Check a request, run it and answer; raises Problem. This is what aiohttp's router calls."""
@@ -92,35 +117,61 @@ class Endpoint:
             await call.sign_in(bearer(request))
         if self.scope is not None:
             await call.charge(self.scope, call.identity.user if call.identity else call.site)
-        arguments: dict[str, Any] = {name: request.match_info[name] for name in self.paths}
-        arguments |= dict(self._checked_query(request))
-        if self.body is not None:
-            arguments["body"] = await _checked_body(request, self.body)
-        work = self.run(call, **arguments)
-        answer = await (call.web.writes.run(work) if self.writes else work)
-        return self._response(request, answer if isinstance(answer, Answer | None) else Answer(body=answer))
+        arguments, raw = await self._arguments(request)
+        work = self._reply(request, call, arguments, raw)
+        return (await (call.web.writes.run(work) if self.writes else work)).response()
 
-    def _response(self, request: web.Request, answer: Answer | None) -> web.Response:
+    async def _arguments(self, request: web.Request) -> tuple[dict[str, Any], bytes]:
+        """What the function is called with, checked, and the body as it came."""
+        inputs, raw = self.inputs, b""
+        arguments: dict[str, Any] = {name: request.match_info[name] for name in inputs.paths}
+        arguments |= {name: request.headers.get(mark.name) for name, mark in inputs.headers.items()}
+        arguments |= dict(self._checked_query(request))
+        if inputs.body is not None:
+            raw = await _read_body(request)
+            arguments["body"] = _checked_body(raw, inputs.body)
+        if inputs.upload is not None:
+            name, mark = inputs.upload
+            raw = arguments[name] = await upload.read(request, name, limit=mark.limit)
+        return arguments, raw
+
+    async def _reply(self, request: web.Request, call: Call, arguments: Mapping[str, Any], raw: bytes) -> Reply:
+        async def run() -> Reply:
+            answer = await self.run(call, **arguments)
+            return self._written(request, answer if isinstance(answer, Answer | None) else Answer(body=answer))
+
+        key = once.key_of(request) if self.once else None
+        if key is None:
+            return await run()
+        call.key = key
+        return await once.once(call, key, once.fingerprint(request.method, request.path_qs, raw), run)
+
+    def _written(self, request: web.Request, answer: Answer | None) -> Reply:
         if answer is None:
-            return web.Response(status=204)
+            return Reply(204, b"", {})
         body = answer.body if isinstance(answer.body, bytes) else orjson.dumps(answer.body)
         headers = dict(answer.headers)
         if self.tagged:
-            headers |= {"ETag": f'"{sha256(body).hexdigest()[:32]}"', "Cache-Control": "private, no-cache"}
-            if _has(request, headers["ETag"]):
-                return web.Response(status=304, headers=headers)
-        return web.Response(body=body, headers={"Content-Type": self.media, **headers})
+            headers |= {"ETag": f'"{tag_of(body)}"', "Cache-Control": "private, no-cache"}
+            if request.method in {"GET", "HEAD"} and _has(request, headers["ETag"]):
+                return Reply(304, b"", headers)
+        return Reply(self.status, body, {"Content-Type": self.media, **headers})
 
     def _checked_query(self, request: web.Request) -> Any:
         given = request.query
-        twice = [name for name in set(given) - self.repeated if len(given.getall(name)) > 1]
+        twice = [name for name in set(given) - self.inputs.repeated if len(given.getall(name)) > 1]
         if twice:
             raise Invalid(
                 "A query parameter is given twice.",
                 errors=[FieldError(f"/query/{name}", "should be given once") for name in sorted(twice)],
             )
-        values = {name: given.getall(name) if name in self.repeated else given[name] for name in given}
-        return _checked(self.query, values, place="/query")
+        values = {name: given.getall(name) if name in self.inputs.repeated else given[name] for name in given}
+        return _checked(self.inputs.query, values, place="/query")
+
+
+def tag_of(body: bytes) -> str:
+    """Opaque tag of a body: what stands between the quotes of its ETag."""
+    return sha256(body).hexdigest()[:32]
 
 
 def _has(request: web.Request, tag: str) -> bool:
@@ -134,10 +185,13 @@ def bearer(request: web.Request) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-async def _checked_body(request: web.Request, adapter: TypeAdapter[Any]) -> Any:
+async def _read_body(request: web.Request) -> bytes:
     if request.headers.get("Content-Type") and not _is_json(request.content_type):
         raise UnsupportedMediaType("Send the body as application/json.")
-    raw = await request.read()
+    return await request.read()
+
+
+def _checked_body(raw: bytes, adapter: TypeAdapter[Any]) -> Any:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -181,12 +235,16 @@ def endpoint(
     scope: str | None = "read",
     writes: bool = False,
     tagged: bool = False,
+    once: bool = False,
+    status: int | None = None,
     problems: Sequence[type[Problem]] = (),
 ) -> Callable[[Run], Endpoint]:
-    """Make a route of a function; `problems` are those beyond what every route may answer."""
+    """Make a route of a function; `problems` are those beyond what every route may answer.
+
+    `status` of its success; None: 204 where there is no body, else 200. `once` needs `writes` and a signed-in user.
+    """
 
     def make(run: Run) -> Endpoint:
-        query, repeated, paths, body = _read_signature(run)
         summary, _, description = (inspect.getdoc(run) or "").partition("\n\n")
         return Endpoint(
             method=method,
@@ -201,10 +259,9 @@ def endpoint(
             scope=scope,
             writes=writes,
             tagged=tagged,
-            query=query,
-            repeated=repeated,
-            paths=paths,
-            body=body,
+            once=once,
+            status=status or (204 if answers is None and media == JSON else 200),
+            inputs=_read_signature(run),
             problems=problems,
             run=run,
         )
@@ -212,35 +269,38 @@ def endpoint(
     return make
 
 
-def _read_signature(
-    run: Run,
-) -> tuple[TypeAdapter[Any], frozenset[str], dict[str, str], TypeAdapter[Any] | None]:
+def _read_signature(run: Run) -> Inputs:
     hints = get_type_hints(run, include_extras=True)
     paths: dict[str, str] = {}
+    headers: dict[str, Header] = {}
     fields: dict[str, Any] = {}
     repeated: set[str] = set()
-    body = None
+    body, file = None, None
     for name, parameter in list(inspect.signature(run).parameters.items())[1:]:
         hint = hints[name]
-        mark = _mark_of(hint)
-        if isinstance(mark, Path):
-            paths[name] = mark.description
-        elif isinstance(mark, Body):
-            body = TypeAdapter(hint)
-        else:
-            alias = mark.name or name
-            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-            fields[name] = (hint, Field(default, alias=alias, description=mark.description))
-            kind = get_args(hint)[0]
-            if any(get_origin(each) is list for each in (kind, *get_args(kind))):
-                repeated.add(alias)
+        match _mark_of(hint):
+            case Path(description):
+                paths[name] = description
+            case Header() as mark:
+                headers[name] = mark
+            case Upload() as mark:
+                file = name, mark
+            case Body():
+                body = TypeAdapter(hint)
+            case mark:
+                alias = mark.name or name
+                default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+                fields[name] = (hint, Field(default, alias=alias, description=mark.description))
+                kind = get_args(hint)[0]
+                if any(get_origin(each) is list for each in (kind, *get_args(kind))):
+                    repeated.add(alias)
     # Without parameters too: an unknown one is refused on every route.
     model = create_model(f"{run.__name__}_query", __config__=ConfigDict(extra="forbid"), **fields)
-    return TypeAdapter(model), frozenset(repeated), paths, body
+    return Inputs(TypeAdapter(model), frozenset(repeated), paths, headers, body, file)
 
 
-def _mark_of(hint: Any) -> Query | Path | Body:
+def _mark_of(hint: Any) -> Query | Path | Header | Body | Upload:
     for each in get_args(hint)[1:]:
-        if isinstance(each, Query | Path | Body):
+        if isinstance(each, Query | Path | Header | Body | Upload):
             return each
-    raise TypeError(f"{hint} is marked neither Query, Path nor Body")
+    raise TypeError(f"{hint} is marked neither Query, Path, Header, Body nor Upload")

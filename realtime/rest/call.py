@@ -87,6 +87,19 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A finished answer: what goes on the wire, and what an Idempotency-Key brings back."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    def response(self) -> web.Response:
+        """The answer as aiohttp sends it."""
+        return web.Response(status=self.status, body=self.body or None, headers=self.headers)
+
+
 @dataclass(slots=True)
 class Call:
     """A request on its way: `identity` is set once its token is verified, `told` are headers of the answer to come."""
@@ -97,6 +110,8 @@ class Call:
     caller: Caller
     identity: Identity | None = None
     told: dict[str, str] = field(default_factory=dict)
+    key: str | None = None
+    """The caller's Idempotency-Key: what is made under it takes its id from it."""
 
     @property
     def deps(self) -> Deps:
