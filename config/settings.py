@@ -69,6 +69,10 @@ def _origin(value: str) -> str:
     return value
 
 
+def _cdn(value: str) -> str:
+    return _url("https", "http")(value).rstrip("/") if value else value
+
+
 def _network(value: str) -> str:
     ipaddress.ip_network(value)
     return value
@@ -125,7 +129,17 @@ class Settings(BaseModel):
     clickhouse_url: HttpUrl = Field(default="", repr=False)
     """ClickHouse over HTTP, `http://user:password@host:port/database`."""
     s3_endpoint: HttpUrl = Field(default="", repr=False)
-    """S3-compatible object storage; unset: a local folder under the data folder."""
+    """S3-compatible object storage, as R2; unset: AWS itself."""
+    s3_bucket: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9.\-]{1,61}[a-z0-9])?$")
+    """Bucket of pictures and documents; unset: a local folder under the data folder, for one machine."""
+    s3_region: str = Field(default="auto", pattern=r"^[a-z0-9\-]+$")
+    """Region of the bucket; `auto` is R2's."""
+    s3_access_key: str = Field(default="", repr=False)
+    """Access key id of the bucket; unset: whatever the machine's own AWS identity is."""
+    s3_secret_key: SecretStr = SecretStr("")
+    """Secret of the access key."""
+    cdn_url: Annotated[str, AfterValidator(_cdn)] = ""
+    """Where the bucket's `media/` is served to the public, as https://cdn.expendi.example; unset: by the app itself."""
     chains_file: Path | None = None
     """TOML chain table. Unset in development: the built-in devnet."""
 
@@ -162,6 +176,8 @@ class Settings(BaseModel):
     """REST reads per minute and user."""
     command_limit_per_minute: int = Field(default=120, ge=1)
     """Socket commands per minute and user."""
+    upload_limit_per_minute: int = Field(default=10, ge=1)
+    """Pictures per minute and user: each costs a worker up to some seconds."""
 
     socket_buffer_bytes: int = Field(default=256 * 1024, ge=16 * 1024)
     """Unsent bytes at which a slow socket is closed (bytes); it resumes from the log."""

@@ -87,6 +87,7 @@ class Limiter:
                 "auth": settings.sign_in_limit_per_minute,
                 "read": settings.read_limit_per_minute,
                 "command": settings.command_limit_per_minute,
+                "upload": settings.upload_limit_per_minute,
             },
         )
 
