@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
 from hashlib import sha256
 
+from handlers.rules.texts import plain
 from store.records import Address
 
 ID_HEX = 32
@@ -12,9 +12,6 @@ ID_HEX = 32
 
 NAME_MAX = 64
 """Characters of a bucket name that are shown; the contract's 32 bytes always fit."""
-
-_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Unicode categories that are not text to a reader: control, bidi and other format characters, surrogates."""
 
 
 def event_id(kind: str, *cause: object) -> str:
@@ -29,10 +26,4 @@ def bucket_id(chain_id: int, wallet: Address, owner: Address, raw_name: bytes) -
 
 def shown_name(raw: bytes) -> str:
     """A hostile name as safe text: normalised, without control and bidi characters, capped."""
-    text = unicodedata.normalize("NFC", raw.decode("utf-8", errors="replace"))
-    kept = "".join(" " if char.isspace() else char for char in text if char.isspace() or not _is_hidden(char))
-    return " ".join(kept.split())[:NAME_MAX]
-
-
-def _is_hidden(char: str) -> bool:
-    return unicodedata.category(char) in _HIDDEN
+    return plain(raw.decode("utf-8", errors="replace"))[:NAME_MAX]
