@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 TICK_S = 1.0
 """Least time between two statuses to one user, and between two reads of the heights (s)."""
 IDLE_S = 15.0
-"""Longest time without a read of the heights (s): finds chains that were added, and blocks whose message was lost."""
+"""Longest time without a read of heights and of who waits (s): finds chains that were added, blocks that were lost."""
 
 
 class ChainStatus:
@@ -37,6 +37,7 @@ class ChainStatus:
         self._newcomers: set[Address] = set()
         self._woken = asyncio.Event()
         self._has_blocks = True
+        self._asked_all_at = 0.0
 
     @property
     def waiting(self) -> int:
@@ -80,6 +81,14 @@ class ChainStatus:
                     await self._woken.wait()
             except TimeoutError:
                 self._has_blocks = True
+                self._ask_for_all()
+
+    def _ask_for_all(self) -> None:
+        """Whose transactions came in blocks that were not heard? Asked when no block was, and not each second."""
+        now = asyncio.get_running_loop().time()
+        if now - self._asked_all_at >= IDLE_S:
+            self._asked_all_at = now
+            self._newcomers.update(feed.user for feed in self._hub.feeds_with_members())
 
     async def tick(self) -> None:
         """One round: who came, how far the chains are, who is told."""
@@ -105,7 +114,15 @@ class ChainStatus:
         at = iso(datetime.now(UTC))
         moved = {chain for chain, heights in self._heights.items() if before.get(chain) != heights}
         self._frames.update({chain: _frame(chain, self._heights[chain], at=at) for chain in moved})
-        self._tell(moved)
+        if before:
+            self._tell(moved)
+        else:
+            self._tell_all()
+
+    def _tell_all(self) -> None:
+        """For those whose session came before the first heights did."""
+        for member in list(self._hub.members()):
+            member.socket.send_frame(b"".join(self._frames.values()))
 
     def _tell(self, moved: set[int]) -> None:
         for user in list(self._waiting):

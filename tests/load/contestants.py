@@ -14,11 +14,12 @@ import socketio
 from aiohttp import web
 
 from config import logs
+from handlers.commands import Command
 from realtime.fanout import Hub
 from realtime.ports import Ports, RequestFacts
 from realtime.sockets import RealtimeServer, build
 from store.records import Entry, Head
-from tests.realtime.stage import FakeHeights, FakeIdentity, FakeSnapshot, settings
+from tests.realtime.stage import FakeHeights, FakeIdentity, FakeSnapshot, all_ports, settings
 
 EPOCH = "e" * 32
 LONG_S = 3600
@@ -31,7 +32,7 @@ class Bench:
     hub: Hub
 
     def as_ports(self) -> Ports:
-        return Ports(auth=self, log=self, snapshots=self, acks=self, audit=self, limits=self, chains=self)
+        return all_ports(self)
 
     async def verify(self, token: str) -> FakeIdentity:
         return FakeIdentity(token, token, datetime.now(UTC) + timedelta(seconds=LONG_S))
@@ -54,6 +55,9 @@ class Bench:
 
     async def acked(self, user: str, session_id: str, seq: int) -> None:
         """Nothing is kept."""
+
+    async def act(self, user: str, command: Command) -> Mapping[str, object]:
+        return {}
 
     async def refused_join(self, identity: object, room: str, facts: RequestFacts) -> None:
         """Nothing is kept."""

@@ -4,6 +4,7 @@ import asyncio
 import random
 import socket
 from contextlib import AsyncExitStack
+from typing import Any
 
 import orjson
 import pytest
@@ -89,6 +90,18 @@ async def test_a_comparison_repairs_only_what_was_due_at_the_one_before(redis_ur
         assert stage.server.hub.catch_ups == before
         await stage.server._repair.compare(urgent=False)
         assert stage.server.hub.catch_ups == before + 1
+        assert await client.seqs(1) == [1]
+        stage.log.append(user)
+        await stage.server._repair.compare(urgent=True)
+        assert await client.seqs(1) == [2]
+
+
+async def test_what_was_lost_while_redis_was_away_is_looked_for_when_it_is_back(redis_url: str) -> None:
+    user = new_user()
+    async with staged(redis_url, head_check_interval_s=60) as stage, AsyncExitStack() as stack:
+        client = await reader(stage, stack, user)
+        stage.log.append(user)
+        stage.server._repair.restored()
         assert await client.seqs(1) == [1]
 
 
@@ -191,16 +204,16 @@ async def test_a_slow_client_is_cut_at_its_budget_and_others_are_on_time(redis_u
         assert await resumed.seqs(count) == list(range(1, count + 1))
 
 
-def not_reading(stage: Stage, user: str) -> _Deaf:
-    return _Deaf(stage, user)
+def not_reading(stage: Stage, user: str, **auth: Any) -> _Deaf:
+    return _Deaf(stage, user, auth)
 
 
 class _Deaf:
     """A client that connects and then never reads again, its kernel buffer small."""
 
-    def __init__(self, stage: Stage, user: str) -> None:
+    def __init__(self, stage: Stage, user: str, auth: dict[str, Any]) -> None:
         self.port = int(stage.url.rpartition(":")[2])
-        self.user = user
+        self.auth = {"token": f"{user}/s", **auth}
         self.sock = socket.socket()
 
     async def __aenter__(self) -> socket.socket:
@@ -213,8 +226,8 @@ class _Deaf:
             b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
             b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         )
-        auth = b"40" + orjson.dumps({"token": f"{self.user}/s"})
-        await loop.sock_sendall(self.sock, bytes((0x81, 0x80 | len(auth), 0, 0, 0, 0)) + auth)
+        auth = b"40" + orjson.dumps(self.auth)
+        await loop.sock_sendall(self.sock, bytes((0x81, 0xFE, 0, len(auth), 0, 0, 0, 0)) + auth)
         return self.sock
 
     async def __aexit__(self, *_: object) -> None:
@@ -232,7 +245,23 @@ async def test_a_replay_larger_than_the_budget_waits_for_its_reader(redis_url: s
         assert stage.log.pages > 3_000_000 // (8 * 1024) / 2
 
 
-@pytest.mark.parametrize("change", ["epoch", "fewer events"])
+async def test_a_replay_stops_for_a_client_that_does_not_read_and_keeps_it(redis_url: str) -> None:
+    user, budget = new_user(), 32 * 1024
+    async with staged(redis_url, socket_buffer_bytes=budget) as stage, AsyncExitStack() as stack:
+        for _ in range(3000):
+            stage.log.append(user, blob="x" * 1000)
+        await stack.enter_async_context(not_reading(stage, user, epoch=stage.log.epoch(user), since=0))
+        member = await until(lambda: next(stage.server.hub.members(), None))
+        await until(lambda: member.socket.transport.get_write_buffer_size() > budget // 4)
+        for _ in range(50):
+            await asyncio.sleep(0)
+            assert member.is_in
+            assert member.socket.transport.get_write_buffer_size() <= budget
+        assert 0 < member.pos < 3000
+        assert not member.catching_up.done()
+
+
+@pytest.mark.parametrize("change", ["epoch", "epoch of as many events", "fewer events"])
 async def test_a_log_that_began_anew_closes_its_sockets(redis_url: str, change: str) -> None:
     user = new_user()
     async with staged(redis_url, head_check_interval_s=0.15) as stage, AsyncExitStack() as stack:
@@ -242,8 +271,10 @@ async def test_a_log_that_began_anew_closes_its_sockets(redis_url: str, change: 
         assert await client.seqs(2) == [1, 2]
         if change == "epoch":
             stage.log.restart(user)
-        else:
+        elif change == "fewer events":
             stage.log.entries[user].pop()
+        else:
+            stage.log.epochs[user] = "f" * 32
         await client.closed()
 
 
@@ -270,6 +301,36 @@ async def test_a_log_that_lags_behind_its_frames_is_asked_again(redis_url: str) 
         await until(lambda: stage.log.pages >= 3)
         stage.log.behind = 0
         assert await client.seqs(2) == [1, 2]
+
+
+async def test_a_log_with_a_hole_is_never_told_as_if_it_had_none(redis_url: str) -> None:
+    """Pruned while a socket was behind: it must not be led past what it did not get."""
+    user = new_user()
+    async with staged(redis_url, head_check_interval_s=60) as stage, AsyncExitStack() as stack:
+        client = await reader(stage, stack, user)
+        for _ in range(5):
+            stage.log.append(user)
+        stage.log.prune(user, through=3)
+        await stage.tell(user)
+        await client.closed()
+        assert {name for name, _ in client.events} == {"session", "snapshot"}
+
+
+async def test_a_snapshot_begun_before_a_resync_does_not_answer_it(redis_url: str) -> None:
+    user = new_user()
+    async with staged(redis_url) as stage, AsyncExitStack() as stack:
+        client = await reader(stage, stack, user)
+        stage.log.gate = asyncio.Event()
+        other = await stack.enter_async_context(raw(stage.url))
+        await other.connect(token=f"{user}/s")
+        await until(lambda: stage.log.snapshots == 2)
+        await stage.tell(user, "resync", reason="rebuild")
+        assert (await client.event())[0] == "resync"
+        stage.log.gate.set()
+        _, (snapshot, _) = await client.event("snapshot")
+        assert snapshot["seq"] == 1
+        seqs = [(await other.event())[1][0]["seq"] for _ in range(3)]
+        assert seqs == [0, 1, 1]
 
 
 async def test_a_log_that_never_has_what_was_told_closes_the_socket(redis_url: str) -> None:

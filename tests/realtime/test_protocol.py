@@ -12,11 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from socketio import packet
 
+from config import metrics
 from realtime.engine import MESSAGE_BYTES
 from realtime.protocol import RESERVED, BadPacket, Packet
 from tests.realtime.raw import Raw, raw
 from tests.realtime.stage import Stage, new_user, staged
 from tests.waiting import until
+
+
+def bad_packets() -> float:
+    """Sockets closed for a bad packet so far."""
+    return float(metrics.SOCKETS_CLOSED.labels("bad_packet")._value.get())
 
 
 async def connected(stage: Stage, stack: AsyncExitStack, user: str) -> Raw:
@@ -65,8 +71,10 @@ async def test_a_bad_packet_closes_its_socket_and_nobody_else_s(redis_url: str, 
     user = new_user()
     async with staged(redis_url) as stage, AsyncExitStack() as stack:
         client, other = [await connected(stage, stack, user) for _ in range(2)]
+        before = bad_packets()
         await client.ws.send_str(sent)
         await client.closed()
+        assert bad_packets() == before + 1
         await stage.live(user)
         await stage.tell(user)
         assert await other.seqs(1) == [1]
@@ -97,9 +105,11 @@ async def test_a_packet_before_connect_closes_the_socket(redis_url: str, sent: s
 async def test_an_event_while_connect_is_being_answered_closes_the_socket(redis_url: str) -> None:
     user = new_user()
     async with staged(redis_url) as stage, raw(stage.url) as client:
+        before = bad_packets()
         await client.ws.send_str(f'40{{"token":"{user}/s"}}')
         await client.ws.send_str('42["ack",{"seq":0}]')
         await client.closed()
+        assert bad_packets() == before + 1
         assert not stage.ports.acks
 
 

@@ -243,18 +243,27 @@ async def test_a_poll_whose_client_went_away_ends_the_session(redis_url: str, ca
         await until(lambda: not stage.server.server.eio.sockets)
 
 
-async def test_pings_come_and_a_silent_client_is_closed(redis_url: str) -> None:
+async def test_pings_come_and_a_client_that_does_not_answer_is_closed(redis_url: str) -> None:
     async with staged(redis_url, ping_interval_s=0.1, ping_timeout_s=0.2) as stage, polling(stage) as client:
+        await client.connect(new_user())
         for _ in range(3):
             assert await client.poll() == (200, "2")
             assert await client.post("3") == (200, "ok")
         assert await client.poll() == (200, "2")
-        assert (await client.poll())[1] in {"1", '{"code":1,"message":"Session ID unknown"}'}
-        await until(lambda: not stage.server.server.eio.sockets)
-        async with client.session.ws_connect(f"{stage.url}/socket.io/?EIO=4&transport=websocket") as ws:
-            await ws.receive()
-            assert (await ws.receive()).data == "2"
-            assert (await ws.receive()).type in {aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSE}
+        assert await client.poll() == (200, "1")
+        assert not stage.server.server.eio.sockets
+
+
+async def test_a_websocket_that_does_not_answer_pings_is_closed(redis_url: str) -> None:
+    async with (
+        staged(redis_url, ping_interval_s=0.1, ping_timeout_s=0.2) as stage,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{stage.url}/socket.io/?EIO=4&transport=websocket") as ws,
+    ):
+        await ws.send_str(f'40{{"token":"{new_user()}/s"}}')
+        seen = [(await ws.receive()).data for _ in range(5)]
+        assert [packet[:2] for packet in seen] == ["0{", "40", "42", "42", "2"]
+        assert (await ws.receive()).type in {aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSE}
 
 
 async def upgraded(client: Polling) -> aiohttp.ClientWebSocketResponse:

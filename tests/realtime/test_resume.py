@@ -310,6 +310,35 @@ async def test_a_herd_shares_its_reads_of_heads_and_one_that_leaves_harms_nobody
         assert len(stage.log.queries) - before < 30
 
 
+async def test_one_who_stops_waiting_for_a_head_does_not_stop_the_others(redis_url: str) -> None:
+    user = new_user()
+    async with staged(redis_url) as stage:
+        repair = stage.server._repair
+        first, second = (asyncio.create_task(repair.head(user)) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await second).epoch == stage.log.epoch(user)
+        assert first.cancelled()
+
+
+async def test_the_head_is_read_after_the_subscription_is_confirmed(redis_url: str) -> None:
+    user, confirmed = new_user(), asyncio.Event()
+    async with staged(redis_url) as stage, raw(stage.url) as client:
+        subscribe = stage.server._subscriber.subscribe
+
+        async def slow_subscribe(channel: str) -> bool:
+            await confirmed.wait()
+            return await subscribe(channel)
+
+        stage.server._subscriber.subscribe = slow_subscribe  # type: ignore[method-assign]  # a Redis that takes its time
+        asking = asyncio.create_task(client.connect(token=f"{user}/s"))
+        await until(lambda: stage.server.hub.feeds)
+        assert not stage.log.queries
+        confirmed.set()
+        await asking
+        assert stage.log.queries == [[user]]
+
+
 def test_a_pid_is_its_user_s_and_nobody_else_s() -> None:
     pids = Pids(b"k" * 32)
     pid = pids.make("0xa", "sid-1")

@@ -308,6 +308,36 @@ async def test_chain_status_follows_session_and_then_only_what_is_not_final(
         assert (status["chainId"], status["head"]) == (2, 32)
 
 
+async def test_sockets_that_were_there_before_the_first_heights_are_told_them(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chains, "TICK_S", 0.05)
+    user, ports = new_user(), FakePorts()
+    async with staged(redis_url, ports) as stage, AsyncExitStack() as stack:
+        client = await reader(stage, stack, f"{user}/s")
+        ports.chain_heights = {1: FakeHeights(10, 8, 5)}
+        stage.server._chains._has_blocks = True
+        stage.server._chains._woken.set()
+        _, (status,) = await client.event("chain_status")
+        assert status["head"] == 10
+
+
+async def test_a_user_whose_block_was_not_heard_is_found_by_asking(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chains, "TICK_S", 0.05)
+    monkeypatch.setattr(chains, "IDLE_S", 0.1)
+    user, ports = new_user(), FakePorts(chain_heights={1: FakeHeights(10, 8, 5)})
+    async with staged(redis_url, ports) as stage, AsyncExitStack() as stack:
+        await until(lambda: stage.server._chains._frames)
+        client = await reader(stage, stack, f"{user}/s")
+        ports.pending = {user: {1: 11}}
+        await until(lambda: stage.server._chains.waiting == 1)
+        ports.chain_heights = {1: FakeHeights(11, 9, 6)}
+        await client.event("chain_status")
+        assert client.events[-1][1][0]["head"] == 11
+
+
 async def block(stage: Stage, chain_id: int, number: int, users: list[str]) -> None:
     text = f'{{"chainId":{chain_id},"number":{number},"kind":"apply","users":{users}}}'.replace("'", '"')
     await stage.publisher.publish([], [(chain_id, b"nonsense"), (chain_id, text.encode())])

@@ -161,6 +161,25 @@ async def test_left_and_wanted_again_in_one_breath_is_confirmed_by_the_last_subs
             subscriber.unsubscribe(channel)
 
 
+async def test_the_confirmation_of_a_subscription_that_was_left_confirms_nothing(redis_url: str) -> None:
+    """SUBSCRIBE, UNSUBSCRIBE, SUBSCRIBE: between the first two answers the channel is not heard."""
+    channel = keys.user_channel(user())
+    async with hearing(redis_url, Heard()) as subscriber:
+        held: list[Any] = []
+        assert subscriber._link is not None
+        answer, subscriber._link.on_reply = subscriber._link.on_reply, held.append
+        first = asyncio.create_task(subscriber.subscribe(channel))
+        await until(lambda: len(held) == 1)
+        subscriber.unsubscribe(channel)
+        again = asyncio.create_task(subscriber.subscribe(channel))
+        await until(lambda: len(held) == 3)
+        for reply, done in zip(held, (False, False, True), strict=True):
+            answer(reply)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert (first.done(), again.done()) == (done, done)
+
+
 async def test_a_herd_of_subscriptions_goes_out_in_a_few_commands(redis_url: str) -> None:
     heard = Heard()
     users = [user() for _ in range(1200)]
