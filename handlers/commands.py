@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
+from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -15,6 +16,8 @@ from store.records import Address
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 MAX_SEQ = 1 << 53
 """JavaScript's integers are exact up to here."""
+READ_MAX = 500
+"""Notifications that one call may name: some pages of an inbox; `upTo` reaches the rest."""
 
 
 def _lower_address(text: str) -> Address:
@@ -72,6 +75,26 @@ class Ack(Command):
     """Highest seq shown; not beyond the end of the log."""
 
 
+NotificationId = Annotated[UUID, Field(strict=False)]
+
+
+class MarkRead(Command):
+    """Mark notifications as read on every device: those named, or one and all older ones."""
+
+    name = "mark_read"
+
+    notification_ids: list[NotificationId] | None = Field(default=None, min_length=1, max_length=READ_MAX)
+    """Ids of notifications of one's own."""
+    up_to: NotificationId | None = None
+    """The newest one that was read; every older one is read with it."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.notification_ids is None) == (self.up_to is None):
+            raise ValueError("give notificationIds or upTo")
+        return self
+
+
 class Renew(Command):
     """Bring a new access token for this socket, before the old one expires and closes it."""
 
@@ -82,7 +105,7 @@ class Renew(Command):
 
 
 COMMANDS: Mapping[str, type[Command]] = {
-    command.name: command for command in (JoinUserRoom, SubscribeNotifications, Ack, Renew)
+    command.name: command for command in (JoinUserRoom, SubscribeNotifications, Ack, MarkRead, Renew)
 }
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
-from handlers import audit, history, snapshot
+from handlers import audit, history, notifications, snapshot
 from handlers.auth import SignatureCheck
+from handlers.commands import Command, MarkRead
 from handlers.deps import Deps
 from handlers.rules.heights import ChainHeights
 from handlers.snapshot import Snapshot
@@ -65,6 +66,7 @@ def build(deps: Deps, redis: Client, signatures: SignatureCheck) -> web.Applicat
             acks=_Acks(redis),
             audit=_Audit(deps),
             limits=limiter,
+            actions=_Actions(deps),
             chains=_Chains(deps),
         ),
         deps.settings,
@@ -131,6 +133,17 @@ class _Audit:
     async def refused_join(self, identity: ports.Identity, room: str, facts: RequestFacts) -> None:
         who = sessions.Identity(identity.user, identity.session_id, identity.expires_at)
         await audit.refused_join(self.deps, who, room, caller=Caller(facts.remote, facts.user_agent))
+
+
+@dataclass(frozen=True, slots=True)
+class _Actions:
+    deps: Deps
+
+    async def act(self, user: Address, command: Command) -> Mapping[str, object]:
+        match command:
+            case MarkRead(notification_ids=ids, up_to=up_to):
+                return {"unreadCount": await notifications.mark_read(self.deps, user, ids=ids, up_to=up_to)}
+        raise TypeError(f"{command.name} has no action")
 
 
 @dataclass(frozen=True, slots=True)

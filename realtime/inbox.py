@@ -68,7 +68,8 @@ class Inbox:
             async with asyncio.timeout(COMMAND_S):
                 await self._ports.limits.allow("command", member.user)
                 command = commands.parse(name, arguments)
-                return {"ok": True, "data": await self._answers[type(command)](member, command)}
+                answer: Answer = self._answers.get(type(command)) or self._act
+                return {"ok": True, "data": await answer(member, command)}
         except Problem as problem:
             return _refused(problem)
         except Exception as error:  # the one place of this loop
@@ -105,6 +106,9 @@ class Inbox:
             self._hub.move_session(member, identity.session_id)
             self.watch_expiry(member, identity)
         return {"expiresAt": iso(identity.expires_at)}
+
+    async def _act(self, member: Member, command: Command) -> dict[str, Any]:
+        return dict(await self._ports.actions.act(member.user, command))
 
     # -- sign-ins that end -----------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ TAGS = {
     "chains": "Chains and their heights.",
     "log": "State, events and transactions.",
     "budgets": "Buckets and what they hold.",
+    "notifications": "The inbox, what is wanted where, and the devices that are told by push.",
     "operations": "For operators.",
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from handlers.commands import Command
 from store.records import Address, Entry, Head
 
 
@@ -118,6 +119,13 @@ class Limits(Protocol):
         """Count one call; raises handlers.errors.RateLimited when it is one too many."""
 
 
+class Actions(Protocol):
+    """Commands that are about the user and not about the socket."""
+
+    async def act(self, user: Address, command: Command) -> Mapping[str, object]:
+        """Do what a parsed command says; returns `data` of its acknowledgement, raises handlers.errors.Problem."""
+
+
 class Chains(Protocol):
     """Where the chains are."""
 
@@ -138,4 +146,5 @@ class Ports:
     acks: Acks
     audit: Audit
     limits: Limits
+    actions: Actions
     chains: Chains

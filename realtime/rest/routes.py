@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realtime.rest import auth, chains, history, me, operations
+from realtime.rest import auth, chains, devices, history, me, notifications, operations
 from realtime.rest.api import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -10,5 +10,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *me.ROUTES,
     *chains.ROUTES,
     *history.ROUTES,
+    *notifications.ROUTES,
+    *devices.ROUTES,
     *operations.ROUTES,
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -16,8 +17,10 @@ from tests.conftest import MakeSettings
 from tests.realtime.conform import check, openapi, operation_of, resolve
 from tests.realtime.rows import bucket, spend, stand, tell, write
 from tests.realtime.served import Client, serving
+from tests.realtime.test_rest_notifications import DEVICE, SEAL_KEY
 from tests.realtime.wallets import Wallet, signed_by_key
 from tests.realtime.wiring import CHAIN, busy, wire
+from tests.store.test_notifications import make_notice, record
 
 
 def nodes(value: Any) -> Iterator[dict[str, Any]]:
@@ -76,7 +79,7 @@ def test_operations_say_who_may_call_and_what_may_come_back() -> None:
         named = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"}
         assert named == {part[1:-1] for part in path.split("/") if part.startswith("{")}
         assert all(parameter["description"] for parameter in operation["parameters"])
-        assert ("requestBody" in operation) == (method == "POST" and path in {"/v1/auth/verify", "/v1/auth/refresh"})
+        assert "requestBody" not in operation or method in {"POST", "PUT", "PATCH"}, path
 
 
 def test_only_sign_in_chains_and_operations_are_public() -> None:
@@ -110,8 +113,23 @@ async def fill(pool: Pool, address: str) -> str:
     return rows[0].id
 
 
+async def inbox_calls(me: Client, pool: Pool) -> list[tuple[Client, str, str, Any]]:
+    notice = make_notice(user=me.address)
+    await record(pool, notice)
+    phone = (await me.post("/v1/devices", DEVICE)).json["id"]
+    return [
+        (me, "GET", "/v1/notifications", None),
+        (me, "POST", "/v1/notifications/read", {"upTo": str(notice.id)}),
+        (me, "GET", "/v1/notification-preferences", None),
+        (me, "PUT", "/v1/notification-preferences", {"data": []}),
+        (me, "GET", "/v1/devices", None),
+        (me, "DELETE", f"/v1/devices/{phone}", None),
+        (me, "POST", "/v1/devices", DEVICE),
+    ]
+
+
 async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_settings: MakeSettings) -> None:
-    deps: Deps = wire(pool, busy(make_settings))
+    deps: Deps = wire(pool, busy(make_settings, seal_keys=(SEAL_KEY,)))
     seen: set[tuple[str, str]] = set()
     async with serving(deps) as anyone:
         wallet = Wallet()
@@ -134,6 +152,7 @@ async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_sett
             (me, "GET", "/v1/transactions", None),
             (me, "GET", f"/v1/transactions/{id_}", None),
             (me, "GET", "/v1/buckets", None),
+            *(await inbox_calls(me, pool)),
             (me, "GET", "/healthz", None),
             (me, "GET", "/readyz", None),
             (me, "GET", "/metrics", None),
@@ -151,7 +170,7 @@ async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_sett
             if got.status == 200 and method == "GET" and "json" in got.headers["Content-Type"]:
                 assert got.json.get("data", True), f"{path} has nothing to check"
         for method, path in operations():
-            refused = await anyone.call(method, path.replace("{id}", str(uuid.uuid4())) + "?nonsense=1")
+            refused = await anyone.call(method, re.sub(r"\{\w+\}", str(uuid.uuid4()), path) + "?nonsense=1")
             assert refused.status in {400, 401}
             check(method, path, refused.status, refused.headers, refused.body)
     assert seen == set(operations())
