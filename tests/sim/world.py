@@ -1,0 +1,421 @@
+"""One run from one seed: a chain, its nodes, all processes and some clients; things happen, then all settles."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import aiohttp
+import coincurve
+import orjson
+import structlog
+from arq.constants import in_progress_key_prefix
+
+from config.settings import Settings
+from handlers.deps import Deps
+from jobs.persist import PERSIST_BLOCK
+from jobs.worker import ARQ_EXTRA_S
+from store.postgres import Connection, connect, open_pool
+from tests.factories import make_hash
+from tests.realtime.wallets import Wallet
+from tests.sim import checks
+from tests.sim.bus import Bus
+from tests.sim.chain import Story
+from tests.sim.client import Client
+from tests.sim.clock import Process, VirtualLoop, wall_ms
+from tests.sim.engines import Engines
+from tests.sim.happenings import FINALITY, Happenings
+from tests.sim.node import SimNode
+from tests.sim.processes import Site, Slot, Warehouse
+from watchers import catchup
+
+SETTLE_S = 240.0
+"""Time in which everything must be well again after the last fault (s, virtual)."""
+CLOCK_STEP_S = 5.0
+CLAIM_S = PERSIST_BLOCK.timeout_s + 2 * ARQ_EXTRA_S
+"""Life of arq's mark of a job that runs (s)."""
+PEOPLE = 4
+
+
+@dataclass
+class Report:
+    """What came of a run."""
+
+    seed: int
+    failures: list[str]
+    faults: Counter[str]
+    counts: Counter[str]
+    trace: list[str]
+    virtual_s: float = 0.0
+    stalls: int = 0
+
+
+def run(seed: int, engines: Engines, *, steps: int = 60) -> Report:
+    """Play one seed from beginning to end."""
+    random.seed(seed)  # the product's own jitter
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(postgres_port=engines.postgres.port)) as runner:
+        return runner.run(World(seed, engines, steps).play())
+
+
+class World:
+    """Everything of one run."""
+
+    def __init__(self, seed: int, engines: Engines, steps: int) -> None:
+        self.seed, self.engines, self.steps = seed, engines, steps
+        self.faults: Counter[str] = Counter()
+        self.trace_lines: list[str] = []
+        self.people = [_wallet(seed, i) for i in range(PEOPLE)]
+        self.users = [wallet.address for wallet in self.people]
+        self.tokens: dict[str, str] = {}
+        self.clients: list[Client] = []
+        self.story = Story(self.draw("story"), self.users)
+        self.bus = Bus(engines.valkey.port, self.draw("bus"), self.faults)
+        self.nodes: list[SimNode] = []
+        self.slots: dict[str, Slot] = {}
+        self.calm = False
+        self.conn: Connection
+        self.site: Site
+        self.http: aiohttp.ClientSession
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def draw(self, name: str) -> random.Random:
+        """Chance of one part of the run; parts don't disturb each other's."""
+        return random.Random(f"{self.seed}:{name}")
+
+    def trace(self, text: str) -> None:
+        """Note what happened."""
+        self.trace_lines.append(f"{asyncio.get_running_loop().time() - 1000:9.3f}  {text}")
+
+    @property
+    def node(self) -> SimNode:
+        """The first node; the others share its chain."""
+        return self.nodes[0]
+
+    async def play(self) -> Report:
+        """Set up, let things happen, settle, look, clean up."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.accounts.append(self.bus.owes)
+        loop.expects = self.bus.expects
+        loop.on_stall = self.bus.settle
+        failures: list[str] = []
+        async with AsyncExitStack() as closing:
+            closing.enter_context(listening_to_logs(self.trace))
+            closing.enter_context(virtual_wall())
+            await self._set_up(closing)
+            try:
+                await Happenings(self).all(self.steps)
+                failures += await self._settle()
+                failures += await checks.faults_of(await self._outcome(closing))
+            finally:
+                await self._stop()
+        counts = self._counts()
+        return Report(
+            self.seed, failures, self.faults, counts, self.trace_lines, loop.time() - 1000, loop.stalls
+        )  # fmt: skip
+
+    async def _set_up(self, closing: AsyncExitStack) -> None:
+        url = await self.engines.fresh_database()
+        self.conn = await connect(url)
+        closing.push_async_callback(self.conn.close)
+        await self.bus.up()
+        closing.callback(self.bus.down)
+        await self.bus.command(b"FLUSHALL")
+        draw = self.draw("nodes")
+        first = SimNode(draw=draw, faults=self.faults)
+        self.nodes = [first, SimNode(blocks=first.blocks, orphans=first.orphans, draw=draw, faults=self.faults)]
+        self.nodes[1].lied = first.lied
+        for node in self.nodes:
+            await closing.enter_async_context(node)
+        self.site = Site(
+            settings=_settings(url, self.bus.url, draw),
+            chain=first.chain(self.nodes[1], ws=first.ws, finality_depth=FINALITY),
+            warehouse=Warehouse(self.draw("warehouse"), self.faults, fail=0.2),
+        )
+        self.http = await closing.enter_async_context(aiohttp.ClientSession())
+        for name, main in (
+            ("server-1", self.site.server),
+            ("server-2", self.site.server),
+            ("watcher-1", self.site.watcher),
+            ("watcher-2", self.site.watcher),
+            ("worker", self.site.worker),
+        ):
+            self.slots[name] = Slot(name, main, self.draw(name), self.trace)
+        self.slots["worker"].on_death = lambda: self.task(self._forget_claims()) and None
+        for i in range(self.draw("past").randint(1, 12)):
+            first.blocks.append(self.story.block(first.head, fork=f"past {i}", most=1))
+        self.finalize(first.head.number)
+        for slot in self.slots.values():
+            self.task(slot.keep())
+        self.task(self._database_clock())
+
+    def task(self, work: Any) -> asyncio.Task[Any]:
+        """Run something beside the rest until the end of the run."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.append(task)
+        return task
+
+    def look(self) -> None:
+        """Raise what ended a process that nobody killed."""
+        for slot in self.slots.values():
+            if slot.failure is not None:
+                raise slot.failure
+
+    def finalize(self, number: int) -> None:
+        """Nothing up to this block is replaced any more."""
+        for node in self.nodes:
+            node.finalized = max(node.finalized or 0, number)
+
+    async def sign_in(self, who: int) -> bool:
+        """Sign in over REST, as an app does; False when it did not work."""
+        self.look()
+        servers = list(self.site.listening.items())
+        if not servers:
+            return False
+        process, url = servers[0]
+        wallet, now = self.people[who], process.now()
+        try:
+            nonce = (await self._post(url + "/v1/auth/nonce", {}))["nonce"]
+            text = wallet.message(
+                nonce, chain_id=self.node.chain_id, issued_at=now, expiration_time=now + timedelta(minutes=5)
+            )
+            got = await self._post(url + "/v1/auth/verify", {"message": text, "signature": wallet.sign(text)})
+        except (aiohttp.ClientError, OSError, TimeoutError, KeyError) as error:
+            self.trace(f"sign-in of {who} failed: {error!r}")
+            return False
+        self.tokens[wallet.address] = got["accessToken"]
+        self.trace(f"person {who} signed in: {wallet.address}")
+        return True
+
+    async def sign_in_at_last(self, who: int) -> None:
+        """Sign in, as often as it takes."""
+        for _ in range(60):
+            if await self.sign_in(who):
+                return
+            await asyncio.sleep(0.5)
+        raise TimeoutError(f"person {who} can't sign in")
+
+    async def _post(self, url: str, body: Any) -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=10)
+        async with self.http.post(url, data=orjson.dumps(body), timeout=timeout, headers=JSON) as response:
+            found: dict[str, Any] = orjson.loads(await response.read())
+            if response.status != 200:
+                self.trace(f"{url}: {response.status} {found}")
+            return found
+
+    def join(self, who: int) -> Client:
+        """Another device of somebody who signed in."""
+        user = self.users[who]
+        name = f"client {len(self.clients)} of {who}"
+        client = Client(
+            user,
+            name,
+            self.http,
+            lambda: self.site.urls,
+            lambda: self.tokens[user],
+            self.draw(name),
+            self.faults,
+            mode=self.draw(name + " mode").choice(("official", "since")),
+            trace=self.trace,
+        )
+        self.clients.append(client)
+        self.task(client.run())
+        return client
+
+    async def _database_clock(self) -> None:
+        """PostgreSQL's clock is the machine's: let what it dates grow old with our time."""
+        while True:
+            await asyncio.sleep(CLOCK_STEP_S)
+            await self.conn.execute("UPDATE outbox SET enqueued_at = enqueued_at - $1::interval", STEP)
+            await self.conn.execute(
+                "UPDATE blocks SET changed_at = changed_at - $1::interval WHERE persisted_at IS NULL", STEP
+            )
+
+    async def _forget_claims(self) -> None:
+        """Redis's clock is the machine's too: what a dead worker had in hand counts as running for so long."""
+        claims = await self.bus.command(b"KEYS", in_progress_key_prefix.encode() + b"*")
+        await asyncio.sleep(CLAIM_S)
+        if claims:
+            await self.bus.command(b"DEL", *claims)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> list[str]:
+        """No more faults; wait until all is told. What is not after SETTLE_S is a failure."""
+        self.trace("-- no more faults --")
+        self.be_calm()
+        if self.bus._server is None:
+            await self.bus.up()
+        for who in range(PEOPLE):
+            if self.users[who] not in self.tokens:
+                await self.sign_in_at_last(who)
+                self.join(who)
+        # The chain that wins is the longer one; a block more opens own balances.
+        at = await self.conn.fetchval("SELECT number FROM chain_cursors") or 0
+        while self.node.head.number < at + 3:
+            await asyncio.sleep(1)
+            self.node.blocks.append(self.story.block(self.node.head, fork="end", most=0))
+            await self.node.announce()
+        deadline = asyncio.get_running_loop().time() + SETTLE_S
+        while waits := await self._waits_for():
+            if asyncio.get_running_loop().time() > deadline:
+                return [f"not settled after {SETTLE_S:g} s: {line}" for line in waits]
+            await asyncio.sleep(0.5)
+        # What is doubled or late may still come.
+        await asyncio.sleep(3)
+        return []
+
+    def be_calm(self) -> None:
+        """End every fault."""
+        self.calm = True
+        weather = self.bus.weather
+        weather.lose = weather.double = weather.delay = 0
+        for node in self.nodes:
+            node.lag, node.mood.fail, node.mood.stale, node.mood.lie = 0, 0, 0, 0
+            node._faults.clear()
+        self.site.warehouse.fail = 0
+        for slot in self.slots.values():
+            if slot.process is not None:
+                slot.process.doom = ""
+        for client in self.clients:
+            client.stall(stop=False)
+
+    async def _waits_for(self) -> list[str]:
+        self.look()
+        waits = [f"{client.name} broke" for client in self.clients if client.failures]
+        if waits:
+            raise Settled(waits)
+        at = await self.conn.fetchrow("SELECT number, hash FROM chain_cursors")
+        if at is None or at["hash"] != self.node.head.hash:
+            waits.append(f"the ledger stands at {at}, the chain at {self.node.head.number}")
+        opened = await self.conn.fetchval("SELECT count(*) FROM wallet_scopes WHERE opened_block IS NULL")
+        if opened:
+            waits.append(f"{opened} own balances are not opened")
+            self.node.blocks.append(self.story.block(self.node.head, fork="more", most=0))
+        outbox = await self.conn.fetchval("SELECT count(*) FROM outbox WHERE job = 'persist_block'")
+        late = await self.conn.fetchval("SELECT count(*) FROM blocks WHERE persisted_at IS NULL")
+        if outbox or late:
+            waits.append(f"{outbox} jobs wait, {late} blocks are not persisted")
+        rows = await self.conn.fetch("SELECT user_address, seq FROM user_counters")
+        seqs = {row["user_address"]: row["seq"] for row in rows}
+        waits += [
+            f"{client.name} stands at {client.seq}, live {client.live}, the log at {seqs[client.user]}"
+            for client in self.clients
+            if not client.live or client.seq != seqs[client.user]
+        ]
+        return waits
+
+    async def _outcome(self, closing: AsyncExitStack) -> checks.Outcome:
+        pool = await open_pool(self.site.settings.database_url, size=1)
+        closing.callback(pool.terminate)
+        deps = Deps(self.site.settings, {self.site.chain.id: self.site.chain}, pool, _Mute(), now=_clock)
+        return checks.Outcome(
+            self.conn,
+            deps,
+            self.site.chain.id,
+            self.node.blocks,
+            self.clients,
+            sorted(self.tokens),
+            self.bus.published,
+            self.site.warehouse,
+        )
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _counts(self) -> Counter[str]:
+        return Counter(
+            {
+                "blocks": len(self.node.blocks),
+                "events delivered": sum(len(client.received) for client in self.clients),
+                "recovered": sum(client.recovered for client in self.clients),
+                "snapshots": sum(client.snapshots for client in self.clients),
+                "process deaths": sum(slot.deaths for slot in self.slots.values()),
+            }
+        )
+
+
+class Settled(AssertionError):
+    """A client broke: there is nothing to wait for."""
+
+
+class _Mute:
+    async def publish(self, frames: Sequence[tuple[str, bytes]], blocks: Sequence[tuple[int, bytes]] = ()) -> bool:
+        return False
+
+    async def wake(self, channel: str) -> bool:
+        return False
+
+
+STEP = timedelta(seconds=CLOCK_STEP_S)
+JSON = {"Content-Type": "application/json"}
+
+
+def _clock() -> Any:
+    return Process("checks").now()
+
+
+def _wallet(seed: int, who: int) -> Wallet:
+    return Wallet(coincurve.PrivateKey(bytes.fromhex(make_hash("key", seed, who)[2:])))
+
+
+def _settings(database_url: str, redis_url: str, draw: random.Random) -> Settings:
+    plenty = dict.fromkeys(("sign_in_limit_per_minute", "read_limit_per_minute", "command_limit_per_minute"), 1_000_000)
+    return Settings(
+        database_url=database_url,
+        redis_url=redis_url,
+        clickhouse_url="http://127.0.0.1:9/unused",
+        data_dir=Path("/nonexistent"),
+        chains_file=Path("/nonexistent/chains.toml"),
+        secret_key="k" * 32,
+        access_token_ttl_s=365 * 86_400,
+        rpc_timeout_s=3,
+        poll_interval_s=1,
+        socket_buffer_bytes=draw.choice((16 * 1024, 256 * 1024)),
+        **plenty,
+    )
+
+
+@contextmanager
+def virtual_wall() -> Iterator[None]:
+    """arq's clock is ours, and catch-up takes small steps."""
+    with (
+        mock.patch("arq.worker.timestamp_ms", wall_ms),
+        mock.patch("arq.connections.timestamp_ms", wall_ms),
+        mock.patch("jobs.worker.timestamp_ms", wall_ms),
+        mock.patch.object(catchup, "FIRST_RANGE", 5),
+    ):
+        yield
+
+
+@contextmanager
+def listening_to_logs(trace: Callable[[str], None]) -> Iterator[None]:
+    """Warnings and errors of the product go into the trace."""
+
+    def keep(_: Any, level: str, event: dict[str, Any]) -> Any:
+        if level not in ("debug", "info"):
+            facts = {key: value for key, value in event.items() if key not in ("event", "exc_info")}
+            trace(f"    {level}: {event['event']} {facts}")
+            if event.get("exc_info"):
+                import traceback
+
+                trace(traceback.format_exc())
+        raise structlog.DropEvent
+
+    processors = structlog.get_config()["processors"]
+    before = list(processors)
+    processors[:] = [keep]
+    try:
+        yield
+    finally:
+        processors[:] = before
