@@ -53,6 +53,8 @@ RATE_LIMITED = Counter("expendi_rate_limited", "Calls refused by a rate limit, b
 REQUESTS = Counter("expendi_requests", "REST requests, by route and status.", ["route", "status"])
 SIGN_INS = Counter("expendi_sign_ins", "Attempts to sign in, by outcome.", ["outcome"])
 
+SEALS_BROKEN = Counter("expendi_seals_broken", "Sealed fields read that no key opens, by purpose.", ["purpose"])
+
 JOBS = Counter("expendi_jobs", "Jobs run, by name and outcome.", ["job", "outcome"])
 JOB_SECONDS = Histogram("expendi_job_seconds", "Time one attempt of a job took (s).", ["job"], buckets=_LATENCY_S)
 PERSIST_LAG_SECONDS = Gauge("expendi_persist_lag_seconds", "Age of the oldest committed block not yet persisted (s).")

@@ -27,6 +27,7 @@ Action = Literal[
     "session_revoked",
     "sessions_revoked",
     "join_refused",
+    "profile_changed",
 ]
 
 

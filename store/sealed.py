@@ -12,13 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from config import metrics
 from config.settings import Settings, seal_key, variable
 from store.records import Address
 
 Purpose = Literal["email", "push_token", "memo"]
+
+log = structlog.get_logger(__name__)
 
 VERSION = 1
 NONCE_BYTES = 12
@@ -73,6 +77,15 @@ class KeyRing:
         except (InvalidTag, ValueError):
             raise BrokenSeal(f"A {purpose} of {owner} does not open with key {name!r}.") from None
         return plain.decode()
+
+    def readable(self, sealed: bytes, *, purpose: Purpose, owner: Address) -> str | None:
+        """The text, or None when it does not open: logged and counted, for readers that have to go on without it."""
+        try:
+            return self.unseal(sealed, purpose=purpose, owner=owner)
+        except SealError as error:
+            metrics.SEALS_BROKEN.labels(purpose).inc()
+            log.error("seal_broken", purpose=purpose, user=owner, error=str(error))
+            return None
 
 
 def _header(name: str) -> bytes:
