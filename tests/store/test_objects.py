@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from config.embedded.children import free_port
+from config.settings import Settings
+from store.objects import IMMUTABLE, Bucket, Folder, Objects, ObjectsAway, open_objects
+from tests.store.bucket import SIGNED, bucket
+
+PICTURE = "media/" + "a" * 64 + "-64.webp"
+UPLOAD = "uploads/" + "b" * 32
+CHAINS = Path("chains.toml")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with bucket(tmp_path_factory.mktemp("s3") / "log") as facts:
+        yield facts
+
+
+def settings_of(tmp_path: Path, **facts: object) -> Settings:
+    return Settings.model_validate({"data_dir": tmp_path, **facts})
+
+
+def files_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.fixture(params=["folder", "bucket"])
+async def objects(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Objects]:
+    facts = request.getfixturevalue("server") if request.param == "bucket" else {}
+    opened = open_objects(settings_of(tmp_path, **facts))
+    assert isinstance(opened, Bucket if facts else Folder)
+    yield opened
+    await opened.close()
+
+
+async def test_what_was_put_is_got_until_it_is_deleted(objects: Objects) -> None:
+    body = bytes(range(256)) * 500
+    await objects.put(PICTURE, b"first", media="image/webp", public=True)
+    await objects.put(PICTURE, body, media="image/webp", public=True)
+    assert await objects.get(PICTURE) == body
+    for _ in range(2):
+        await objects.delete(PICTURE)
+        assert await objects.get(PICTURE) is None
+
+
+async def test_many_at_once_share_one_connection(objects: Objects) -> None:
+    names = [f"uploads/{n:032x}" for n in range(8)]
+    await asyncio.gather(*(objects.put(name, name.encode(), media="x/y", public=False) for name in names))
+    assert await asyncio.gather(*map(objects.get, names)) == [name.encode() for name in names]
+
+
+async def test_what_is_old_is_found(objects: Objects) -> None:
+    now = datetime.now(UTC)
+    await objects.put(UPLOAD, b"x", media="x/y", public=False)
+    assert UPLOAD in await objects.older("uploads", now + timedelta(minutes=1))
+    assert await objects.older("uploads", now - timedelta(minutes=1)) == []
+    assert await objects.older("nothing", now + timedelta(minutes=1)) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret", "media/../../x", "/etc/passwd", "media/", "media/.x", "a", "media/a/b", ""]
+)
+async def test_a_name_that_is_not_ours_is_never_used(objects: Objects, name: str, tmp_path: Path) -> None:
+    for call in (objects.get(name), objects.delete(name), objects.put(name, b"x", media="x/y", public=False)):
+        with pytest.raises(ValueError, match="no name of an object"):
+            await call
+    assert files_in(tmp_path) == []
+
+
+async def test_a_bucket_tells_type_and_caching(server: dict[str, str], tmp_path: Path) -> None:
+    objects = open_objects(settings_of(tmp_path, **server))
+    await objects.put(PICTURE, b"x", media="image/webp", public=True)
+    await objects.put(UPLOAD, b"x", media="application/octet-stream", public=False)
+    await objects.close()
+    async with aiohttp.ClientSession(headers={"Authorization": SIGNED}) as session:
+        for name, kind, caching in (
+            (PICTURE, "image/webp", IMMUTABLE),
+            (UPLOAD, "application/octet-stream", "private, no-store"),
+        ):
+            async with session.get(f"{server['s3_endpoint']}/{server['s3_bucket']}/{name}") as response:
+                assert (response.headers["Content-Type"], response.headers["Cache-Control"]) == (kind, caching)
+
+
+async def test_a_bucket_that_is_away_or_refuses_is_no_empty_answer(server: dict[str, str], tmp_path: Path) -> None:
+    for facts in ({"s3_endpoint": f"http://127.0.0.1:{free_port()}"}, {"s3_bucket": "another"}):
+        objects = open_objects(settings_of(tmp_path, **{**server, **facts}))
+        for call in (objects.get(UPLOAD), objects.put(UPLOAD, b"x", media="x/y", public=False)):
+            with pytest.raises(ObjectsAway):
+                await call
+        await objects.close()
+
+
+async def test_a_closed_bucket_opens_again(server: dict[str, str], tmp_path: Path) -> None:
+    objects = open_objects(settings_of(tmp_path, **server))
+    await objects.put(UPLOAD, b"x", media="x/y", public=False)
+    await objects.close()
+    assert await objects.get(UPLOAD) == b"x"
+    await objects.close()
+
+
+async def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    objects = Folder(tmp_path)
+    bodies = [bytes([n]) * 200_000 for n in range(8)]
+    writing = [asyncio.create_task(objects.put(PICTURE, body, media="x/y", public=True)) for body in bodies]
+    seen = set()
+    while not all(task.done() for task in writing):
+        seen.add(await objects.get(PICTURE))
+    await asyncio.gather(*writing)
+    assert seen <= {None, *bodies}
+    assert files_in(tmp_path) == [PICTURE.removeprefix("media/")]
