@@ -139,9 +139,9 @@ class Repair:
         return bool(out)
 
     def _write_snapshot(self, member: Member, snapshot: Snapshot) -> bool:
-        if snapshot.epoch != member.feed.epoch:
-            self.hub.reset(member.feed, why="a snapshot has another epoch")
-            return True
+        if snapshot.epoch != member.feed.epoch:  # which of the two is old, the counter rows say
+            self.suspect(member.feed)
+            return False
         if snapshot.seq < member.pos:  # begun for another socket, before the event that asked for this one
             return False
         member.needs_snapshot = False

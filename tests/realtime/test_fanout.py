@@ -333,6 +333,22 @@ async def test_a_snapshot_begun_before_a_resync_does_not_answer_it(redis_url: st
         assert seqs == [0, 1, 1]
 
 
+async def test_a_snapshot_of_another_epoch_is_not_shown(redis_url: str) -> None:
+    user = new_user()
+    async with staged(redis_url, head_check_interval_s=60) as stage, raw(stage.url) as client:
+        stage.log.append(user)
+        snapshot = stage.log.snapshot
+
+        async def after_a_restore(user: str) -> Any:
+            stage.log.restart(user)
+            return await snapshot(user)
+
+        stage.log.snapshot = after_a_restore  # type: ignore[method-assign]  # the log begins anew in between
+        await client.connect(token=f"{user}/s")
+        await client.closed()
+        assert not [packet for packet in client.packets if packet.startswith('42["snapshot"')]
+
+
 async def test_a_log_that_never_has_what_was_told_closes_the_socket(redis_url: str) -> None:
     user = new_user()
     async with staged(redis_url, head_check_interval_s=60) as stage, AsyncExitStack() as stack:

@@ -222,6 +222,7 @@ async def test_a_second_connect_in_a_new_epoch_closes_the_older_socket_not_itsel
     async with staged(redis_url, head_check_interval_s=60) as stage, AsyncExitStack() as stack:
         stage.log.append(user)
         old, before = await connected(stage, stack, token=f"{user}/s")
+        await stage.live(user)
         stage.log.restart(user)
         new, after = await connected(stage, stack, token=f"{user}/s", epoch=before["epoch"], since=1)
         assert after["epoch"] != before["epoch"]
