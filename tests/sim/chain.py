@@ -183,6 +183,16 @@ class Story:
         hash_ = make_hash(parent.hash, len(txs), fork, self.salts)
         return TimedBlock(parent.number + 1, hash_, parent.hash, txs, at=parent.time + later_s)
 
+    def flood(self, parent: FakeBlock, user: str, *, fork: str) -> TimedBlock:
+        """A block in which a user does a lot."""
+        deeds = []
+        for _ in range(40):
+            self.salts += 1
+            event = ce.FundsDeposited(**at(), user=user, amount=self.salts, token=USDC)  # type: ignore[arg-type]  # a place
+            deeds.append(deed(event, sender=user, salt=str(self.salts)))
+        hash_ = make_hash(parent.hash, "flood", fork, self.salts)
+        return TimedBlock(parent.number + 1, hash_, parent.hash, tuple(deeds), at=parent.time + 2)
+
     def again(self, block: FakeBlock, parent: FakeBlock, *, fork: str) -> TimedBlock:
         """Another block with the same transactions: a reorg that includes them again."""
         kept = [tx for tx in block.txs if self.draw.random() < 0.8]

@@ -58,6 +58,8 @@ class Client:
     recovered: int = 0
     snapshots: int = 0
     failures: list[str] = field(default_factory=list)
+    reading: int = 0
+    """Looks at the run's clock since it last did not read."""
     stalled: bool = False
     """Does not read: its server must cut it, and nobody else must wait."""
     _pid: str = ""
@@ -82,20 +84,26 @@ class Client:
 
     def cut(self) -> None:
         """Cut the connection, as a network does."""
-        if self._ws is not None and self._ws._response.connection is not None:
-            transport = self._ws._response.connection.transport
-            if transport is not None:
-                transport.abort()
-                self.faults["client cut"] += 1
+        if self._transport("abort"):
+            self.faults["client cut"] += 1
+
+    def _transport(self, action: str) -> bool:
+        connection = None if self._ws is None else self._ws._response.connection
+        if connection is None or connection.transport is None or connection.transport.is_closing():
+            return False
+        getattr(connection.transport, action)()
+        return True
 
     def stall(self, *, stop: bool) -> None:
         """Read no more, or again."""
         self.stalled = stop
         if stop:
             self._unstalled.clear()
+            self._transport("pause_reading")
             self.faults["client stopped reading"] += 1
         else:
             self._unstalled.set()
+            self._transport("resume_reading")
 
     async def _connection(self, limit: asyncio.Timeout) -> None:
         urls = self.urls()

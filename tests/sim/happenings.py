@@ -51,6 +51,7 @@ class Happenings:
             self.redis_flush: 1,
             self.database_cut: 2,
             self.clock_jump: 1,
+            self.slow_reader: 1,
             self.ack: 1,
         }
         chosen = {step: weight for step, weight in sometimes.items() if self.draw.random() < 0.6}
@@ -256,6 +257,18 @@ class Happenings:
     async def stall_client(self) -> None:
         client = self.draw.choice(self.world.clients)
         client.stall(stop=not client.stalled)
+
+    async def slow_reader(self) -> None:
+        """A client stops reading while its user gets a lot: it must be cut, and nobody else may wait."""
+        client, world = self.draw.choice(self.world.clients), self.world
+        client.stall(stop=True)
+        for _ in range(3):
+            block = world.story.flood(world.node.head, client.user, fork=str(self.forks))
+            world.node.blocks.append(block)
+            await world.node.announce()
+            await asyncio.sleep(3)
+        await asyncio.sleep(self.draw.choice((0, 40)))
+        client.stall(stop=False)
 
     async def ack(self) -> None:
         for client in self.world.clients:

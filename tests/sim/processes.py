@@ -101,7 +101,7 @@ class Slot:
     process: Process | None = None
     deaths: int = 0
     failure: BaseException | None = None
-    on_death: Callable[[], None] | None = None
+    on_death: Callable[[], object] | None = None
 
     async def keep(self) -> None:
         """Run it for ever."""

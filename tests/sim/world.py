@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -40,6 +42,8 @@ from watchers import catchup
 SETTLE_S = 240.0
 """Time in which everything must be well again after the last fault (s, virtual)."""
 CLOCK_STEP_S = 5.0
+PATIENCE_STEPS = 7
+"""Steps of CLOCK_STEP_S after which a client must have what was committed: servers and Redis start again in 8 s."""
 CLAIM_S = PERSIST_BLOCK.timeout_s + 2 * ARQ_EXTRA_S
 """Life of arq's mark of a job that runs (s)."""
 PEOPLE = 4
@@ -80,10 +84,14 @@ class World:
         self.bus = Bus(engines.valkey.port, self.draw("bus"), self.faults)
         self.nodes: list[SimNode] = []
         self.slots: dict[str, Slot] = {}
-        self.calm = False
+        self.late: list[str] = []
+        """What came too late, or was kept too long."""
+        self._committed: list[dict[str, int]] = []
         self.conn: Connection
         self.site: Site
         self.http: aiohttp.ClientSession
+        self.narrow: aiohttp.ClientSession
+        """Connections whose kernel buffer is small: what is not read waits at the server."""
         self._tasks: list[asyncio.Task[Any]] = []
 
     def draw(self, name: str) -> random.Random:
@@ -114,7 +122,12 @@ class World:
             try:
                 await Happenings(self).all(self.steps)
                 failures += await self._settle()
+                failures += self.late[:5]
                 failures += await checks.faults_of(await self._outcome(closing))
+            except Exception as error:  # noqa: BLE001 - whatever ends a run is its failure, told with its trace
+                failures += [line for client in self.clients for line in client.failures]
+                failures.append(f"the run ended: {error!r}")
+                self.trace("".join(traceback.format_exception(error)))
             finally:
                 await self._stop()
         counts = self._counts()
@@ -141,6 +154,8 @@ class World:
             warehouse=Warehouse(self.draw("warehouse"), self.faults, fail=0.2),
         )
         self.http = await closing.enter_async_context(aiohttp.ClientSession())
+        connector = aiohttp.TCPConnector(limit=0, socket_factory=_narrow_socket)
+        self.narrow = await closing.enter_async_context(aiohttp.ClientSession(connector=connector))
         for name, main in (
             ("server-1", self.site.server),
             ("server-2", self.site.server),
@@ -149,13 +164,14 @@ class World:
             ("worker", self.site.worker),
         ):
             self.slots[name] = Slot(name, main, self.draw(name), self.trace)
-        self.slots["worker"].on_death = lambda: self.task(self._forget_claims()) and None
+        self.slots["worker"].on_death = lambda: self.task(self._forget_claims())
         for i in range(self.draw("past").randint(1, 12)):
             first.blocks.append(self.story.block(first.head, fork=f"past {i}", most=1))
         self.finalize(first.head.number)
         for slot in self.slots.values():
             self.task(slot.keep())
         self.task(self._database_clock())
+        self.task(self._watch_buffers())
 
     def task(self, work: Any) -> asyncio.Task[Any]:
         """Run something beside the rest until the end of the run."""
@@ -218,7 +234,7 @@ class World:
         client = Client(
             user,
             name,
-            self.http,
+            self.narrow if self.draw(name + " line").random() < 0.5 else self.http,
             lambda: self.site.urls,
             lambda: self.tokens[user],
             self.draw(name),
@@ -234,10 +250,33 @@ class World:
         """PostgreSQL's clock is the machine's: let what it dates grow old with our time."""
         while True:
             await asyncio.sleep(CLOCK_STEP_S)
+            await self._nobody_waits()
             await self.conn.execute("UPDATE outbox SET enqueued_at = enqueued_at - $1::interval", STEP)
             await self.conn.execute(
                 "UPDATE blocks SET changed_at = changed_at - $1::interval WHERE persisted_at IS NULL", STEP
             )
+
+    async def _nobody_waits(self) -> None:
+        """A client that reads has what was committed PATIENCE_S ago, whatever others do."""
+        rows = await self.conn.fetch("SELECT user_address, seq FROM user_counters")
+        self._committed.append({row["user_address"]: row["seq"] for row in rows})
+        then = self._committed[-PATIENCE_STEPS] if len(self._committed) >= PATIENCE_STEPS else {}
+        for client in self.clients:
+            client.reading = 0 if client.stalled else client.reading + 1
+            if client.reading > PATIENCE_STEPS and client.seq < then.get(client.user, 0):
+                self.late.append(f"{client.name} stands at {client.seq} long after {then[client.user]} was committed")
+
+    async def _watch_buffers(self) -> None:
+        """No server keeps more for a socket than the budget and one page."""
+        budget = self.site.settings.socket_buffer_bytes
+        while True:
+            await asyncio.sleep(0.05)
+            for server in self.site.servers.values():
+                for member in server.hub.members():
+                    transport = member.socket.transport
+                    kept = 0 if transport is None else transport.get_write_buffer_size()
+                    if kept > 2 * budget:
+                        self.late.append(f"{kept} bytes wait for a socket whose budget is {budget}")
 
     async def _forget_claims(self) -> None:
         """Redis's clock is the machine's too: what a dead worker had in hand counts as running for so long."""
@@ -275,7 +314,6 @@ class World:
 
     def be_calm(self) -> None:
         """End every fault."""
-        self.calm = True
         weather = self.bus.weather
         weather.lose = weather.double = weather.delay = 0
         for node in self.nodes:
@@ -290,9 +328,9 @@ class World:
 
     async def _waits_for(self) -> list[str]:
         self.look()
-        waits = [f"{client.name} broke" for client in self.clients if client.failures]
-        if waits:
-            raise Settled(waits)
+        if any(client.failures for client in self.clients):
+            return []  # there is nothing to wait for
+        waits: list[str] = []
         at = await self.conn.fetchrow("SELECT number, hash FROM chain_cursors")
         if at is None or at["hash"] != self.node.head.hash:
             waits.append(f"the ledger stands at {at}, the chain at {self.node.head.number}")
@@ -345,10 +383,6 @@ class World:
         )
 
 
-class Settled(AssertionError):
-    """A client broke: there is nothing to wait for."""
-
-
 class _Mute:
     async def publish(self, frames: Sequence[tuple[str, bytes]], blocks: Sequence[tuple[int, bytes]] = ()) -> bool:
         return False
@@ -359,6 +393,12 @@ class _Mute:
 
 STEP = timedelta(seconds=CLOCK_STEP_S)
 JSON = {"Content-Type": "application/json"}
+
+
+def _narrow_socket(address: Any) -> socket.socket:
+    made = socket.socket(address[0], address[1], address[2])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return made
 
 
 def _clock() -> Any:
@@ -407,8 +447,6 @@ def listening_to_logs(trace: Callable[[str], None]) -> Iterator[None]:
             facts = {key: value for key, value in event.items() if key not in ("event", "exc_info")}
             trace(f"    {level}: {event['event']} {facts}")
             if event.get("exc_info"):
-                import traceback
-
                 trace(traceback.format_exc())
         raise structlog.DropEvent
 
