@@ -18,10 +18,10 @@ from watchers.devnet.contracts import Call, artifact, create_contracts, creation
 from watchers.devnet.node import Node
 
 MOODS = (
-    *("Honest", "Refusing", "Reverting", "Looping", "Writing", "Silent", "Short", "Dirty", "Echoing", "Long"),
-    *("Bombing", "Burning"),
+    *("Honest", "Refusing", "Reverting", "RevertingYes", "Looping", "Writing", "Silent", "Short", "Dirty", "Echoing"),
+    *("Long", "Bombing", "Burning", "Heavy"),
 )
-BAD_MOODS = MOODS[1:]
+BAD_MOODS = MOODS[1:-1]
 DIGEST = bytes(range(32))
 ALICE, BOB = Account.from_key("0x" + "a1" * 32), Account.from_key("0x" + "b0" * 32)
 WALLET, FACTORY = artifact("MockSmartWallet"), artifact("MockWalletFactory")
@@ -53,12 +53,12 @@ class Ground:
         [(address, _)] = await create_contracts(self.node, await self.funded(), [made])
         return address
 
-    async def planned(self, owner: Any, mood: str = "Honest") -> tuple[str, Call]:
-        """A wallet that is not deployed, and the call that would."""
+    async def planned(self, owner: Any, mood: str = "Honest", *, by: str = "create") -> tuple[str, Call]:
+        """A wallet that is not deployed, and the factory's call that would."""
         facts = (owner.address, MOODS.index(mood), b"\x05" * 32)
         asked = FACTORY.call(self.factory, "addressOf", *facts)
         answer = await self.node.rpc_call("eth_call", {"to": asked.to, "data": asked.calldata}, "latest")
-        return "0x" + answer[-40:], FACTORY.call(self.factory, "create", *facts)
+        return "0x" + answer[-40:], FACTORY.call(self.factory, by, *facts)
 
     async def send(self, call: Call) -> None:
         sent = {"from": await self.funded(), "to": call.to, "data": call.calldata}

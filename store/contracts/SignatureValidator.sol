@@ -39,18 +39,18 @@ contract SignatureValidator {
         }
     }
 
-    /// The whole word is compared and its length too: a contract that answers with its own calldata approves nothing.
+    /// The whole word is compared and its length too: a contract that answers with its own calldata approves nothing,
+    /// and neither does an account without code, which answers nothing.
     function approves(address account, bytes memory question) private view returns (bool approved) {
-        if (account.code.length == 0) return false;
         bytes32 approval = APPROVED;
         uint256 most = APPROVAL_GAS;
         assembly ("memory-safe") {
-            mstore(0, 0)
             let done := staticcall(most, account, add(question, 32), mload(question), 0, 32)
             approved := and(and(done, eq(returndatasize(), 32)), eq(mload(0), approval))
         }
     }
 
+    /// Bounded, so that what comes of it can still be asked.
     function prepare(address factory, bytes memory preparation) private {
         uint256 most = PREPARATION_GAS;
         assembly ("memory-safe") {

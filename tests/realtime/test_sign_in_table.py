@@ -418,6 +418,7 @@ LISTED_URIS: dict[str, Row] = {
     "beside it": (uri("https://id.expendi.example/application"), "uri"),
     "http for https": (uri("http://id.expendi.example/app"), "uri"),
     "another port": (uri("https://id.expendi.example:8443/app"), "uri"),
+    "http on the port of https": (uri("http://id.expendi.example:443/app"), "uri"),
     "the domain, which is not listed": (uri(f"https://{DOMAIN}/login"), "uri"),
     "a user at it": (uri("https://evil@id.expendi.example/app"), "uri"),
 }

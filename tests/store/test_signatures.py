@@ -113,6 +113,12 @@ async def test_a_deployed_wallet_is_made_ready_by_the_call_and_stays_as_it_was(g
     assert await ground.ask(wallet, wrap(signed(ALICE), enrol))  # asked before it is made ready
 
 
+async def test_a_wallet_may_toil_and_its_factory_squander(ground: Ground) -> None:
+    wallet, create = await ground.planned(ALICE, "Heavy", by="squander")
+    assert await ground.ask(wallet, wrap(signed(ALICE), create))
+    assert not await ground.ask(wallet, wrap(signed(BOB), create))
+
+
 async def test_the_worst_that_can_be_called_is_still_an_answer(ground: Ground) -> None:
     wallet, loop = await ground.wallet(ALICE, "Looping"), FACTORY.call(ground.factory, "loop")
     fill = MAX_SIGNATURE - len(wrap(b"", loop))

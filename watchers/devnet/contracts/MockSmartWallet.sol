@@ -7,6 +7,7 @@ contract MockSmartWallet {
         Honest,
         Refusing,
         Reverting,
+        RevertingYes,
         Looping,
         Writing,
         Silent,
@@ -15,7 +16,8 @@ contract MockSmartWallet {
         Echoing,
         Long,
         Bombing,
-        Burning
+        Burning,
+        Heavy
     }
 
     address public owner;
@@ -33,16 +35,30 @@ contract MockSmartWallet {
     }
 
     function isValidSignature(bytes32 digest, bytes calldata signature) external returns (bytes4) {
-        if (mood != Mood.Honest) misbehave();
+        if (mood == Mood.Heavy) toil();
+        else if (mood != Mood.Honest) misbehave();
         if (signature.length != 65) return 0xffffffff;
         address signer = ecrecover(digest, uint8(signature[64]), bytes32(signature[:32]), bytes32(signature[32:64]));
         return signer != address(0) && signer == owner ? this.isValidSignature.selector : bytes4(0xffffffff);
+    }
+
+    /// As dear as the curves that a chain has no precompile for.
+    function toil() private view {
+        uint256 enough = gasleft() - 1_000_000;
+        while (gasleft() > enough) {}
     }
 
     function misbehave() private {
         Mood now_ = mood;
         if (now_ == Mood.Refusing) give(0, 32);
         if (now_ == Mood.Reverting) revert("no");
+        if (now_ == Mood.RevertingYes) {
+            bytes32 word = approval();
+            assembly ("memory-safe") {
+                mstore(0, word)
+                revert(0, 32)
+            }
+        }
         if (now_ == Mood.Writing) ++asked;
         if (now_ == Mood.Silent) give(approval(), 0);
         if (now_ == Mood.Short) give(approval(), 4);

@@ -14,6 +14,12 @@ contract MockWalletFactory {
         return address(uint160(uint256(keccak256(abi.encodePacked(bytes1(0xff), this, salt, code)))));
     }
 
+    /// Creates the wallet, and then wastes what gas there is.
+    function squander(address owner, MockSmartWallet.Mood mood, bytes32 salt) external {
+        new MockSmartWallet{salt: salt}(owner, mood);
+        while (gasleft() > 20_000) {}
+    }
+
     function fail() external pure {
         revert("no");
     }
