@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 import orjson
@@ -15,13 +16,19 @@ import structlog
 
 from config import metrics
 from config.chains import Chain
+from handlers import budgets
 from handlers.chain_events import ChainEvent, DecodedBlock, SpentFromBucket, TokenTransfer, WalletEvent
 from handlers.routes import dispatch
 from handlers.rules.book import Book
+from handlers.rules.categorize import Subject
+from handlers.rules.ids import shown_name
+from handlers.rules.inbox import Inbox
 from handlers.rules.legs import Legs, join
+from handlers.rules.money import token_facts, usd_text
 from handlers.rules.periods import PERIOD, iso
+from handlers.rules.purse import Purse
 from handlers.spending import close_periods
-from store import cursors, ledger, log, outbox, spending
+from store import cursors, ledger, log, notifications, outbox, spending
 from store.postgres import Tx, is_passing
 from store.records import Address, BlockRef, BucketRow, Cursor, Frame, Log, QuarantinedLog
 
@@ -211,7 +218,7 @@ async def _apply_alone(
 async def _apply_batch(
     setting: Setting, events: Sequence[ChainEvent], *, due: Sequence[BucketRow], openings: Openings
 ) -> tuple[list[Frame], int, frozenset[Address]]:
-    book = await _open_book(setting, openings)
+    book = await _open_book(setting, events, openings)
     close_periods(book, due)
     for event in events:
         dispatch(book, event)
@@ -220,8 +227,9 @@ async def _apply_batch(
     return frames, len(book.rows), frozenset(d.user for d in book.drafts)
 
 
-async def _open_book(setting: Setting, openings: Openings) -> Book:
+async def _open_book(setting: Setting, events: Sequence[ChainEvent], openings: Openings) -> Book:
     tx, chain, users = setting.tx, setting.chain, setting.users
+    purses, inboxes = await _open_purses(setting, events)
     buckets = await spending.buckets_of(tx, chain.id, users) if users else []
     balances = await spending.balances_of(tx, chain.id, users) if users else {}
     return Book(
@@ -235,7 +243,38 @@ async def _open_book(setting: Setting, openings: Openings) -> Book:
         owners=setting.owners,
         buckets={row.bucket_id: row for row in buckets},
         balances=balances,
+        now=setting.now,
+        purses=purses,
+        inboxes=inboxes,
     )
+
+
+async def _open_purses(
+    setting: Setting, events: Sequence[ChainEvent]
+) -> tuple[dict[Address, Purse], dict[Address, Inbox]]:
+    """Budgets and inboxes of the signed-in users of the block, with what rules and history know of its spends."""
+    asked: dict[Address, list[Subject]] = {}
+    transactions: list[tuple[Address, str]] = []
+    for event in events:
+        key = f"{setting.chain.id}:{event.tx_hash}:{event.n}"
+        if isinstance(event, SpentFromBucket):
+            asked.setdefault(event.user, []).append(_subject(setting.chain, event))
+            transactions.append((event.user, key))
+        elif isinstance(event, TokenTransfer):
+            transactions += [(user, key) for user in (event.sender, event.recipient) if user in setting.known]
+    tx = setting.tx
+    purses = await budgets.load(tx, setting.users, at=setting.block.time, asked=asked, transactions=transactions)
+    if not purses:
+        return {}, {}
+    unread = await notifications.unread(tx, purses)
+    allowed = await notifications.allowed(tx, purses)
+    return purses, {user: Inbox(user, allowed[user], unread[user]) for user in purses}
+
+
+def _subject(chain: Chain, event: SpentFromBucket) -> Subject:
+    _, decimals, is_usd = token_facts(chain, event.token)
+    usd = Decimal(usd_text(event.amount, decimals)) if is_usd and decimals is not None else None
+    return Subject(event.recipient, shown_name(event.name), None, usd)
 
 
 def _open_balances(book: Book, openings: Openings) -> None:
@@ -264,6 +303,12 @@ async def _write(setting: Setting, book: Book) -> list[Frame]:
     if book.opened:
         await spending.open_scopes(tx, chain_id, list(book.opened), number=number)
     await ledger.record(tx, book.rows)
+    await budgets.save(tx, book.purses.values())
+    await notifications.record(tx, [notice for inbox in book.inboxes.values() for notice in inbox.kept])
+    if book.lacks_category:
+        await outbox.request(
+            tx, "slow", "categorize", {"chainId": chain_id, "number": number, "hash": setting.block.hash}
+        )
     if not book.drafts:
         return []
     counters = await log.lock(tx, (draft.user for draft in book.drafts))

@@ -7,7 +7,21 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from handlers.resources import Balance, Bucket, BudgetImpact, Notification, Resource, Snapshot, Time, Transaction
+from handlers.resources import (
+    Balance,
+    Bucket,
+    BudgetImpact,
+    BudgetState,
+    Category,
+    MonthImpact,
+    Notification,
+    Resource,
+    Snapshot,
+    Subject,
+    Time,
+    Transaction,
+    TransactionCategory,
+)
 
 
 class Push(Enum):
@@ -65,7 +79,7 @@ class NewTransaction(Durable):
 
     transaction: Transaction
     updated_balances: list[Balance]
-    budget_impact: list[BudgetImpact]
+    budget_impact: list[BudgetImpact | MonthImpact]
 
 
 class TransactionReverted(Durable):
@@ -76,7 +90,55 @@ class TransactionReverted(Durable):
     transaction_id: str
     reason: Literal["reorg"]
     updated_balances: list[Balance]
-    budget_impact: list[BudgetImpact]
+    budget_impact: list[BudgetImpact | MonthImpact]
+
+
+class TransactionCategorized(Durable):
+    """A transaction got another category, and the budgets moved; `corrects` names alerts that no longer hold."""
+
+    name = "transaction_categorized"
+
+    transaction_id: str
+    category: TransactionCategory
+    confidence: str
+    source: Literal["rule", "history", "model", "manual"]
+    reasoning: str
+    budget_impact: list[MonthImpact]
+
+
+class CategoryUpdated(Durable):
+    """A category was made, changed, deleted (`isActive` false), or has a new icon."""
+
+    name = "category_updated"
+
+    category: Category
+
+
+class BudgetUpdate(Durable):
+    """Budgets after an edit, or when a month has ended."""
+
+    name = "budget_update"
+
+    budgets: list[BudgetState]
+
+
+class BudgetAlert(Durable):
+    """An edge of a budget was crossed; amounts are dollars, or a bucket's raw counter."""
+
+    name = "budget_alert"
+
+    type: Literal["threshold", "over_budget", "projected_overrun"]
+    scope: Literal["bucket", "category", "total"]
+    category: Subject | None
+    bucket: Subject | None
+    threshold: int | None
+    spent: str
+    budget: str
+    utilization: str | None
+    message: str
+    severity: Literal["info", "warning", "critical"]
+    timestamp: Time
+    causes: list[str]
 
 
 class BucketUpdate(Durable):
@@ -132,7 +194,11 @@ CATALOGUE: tuple[type[Event], ...] = (
     SnapshotTaken,
     NewTransaction,
     TransactionReverted,
+    TransactionCategorized,
     BucketUpdate,
+    CategoryUpdated,
+    BudgetUpdate,
+    BudgetAlert,
     Resync,
     NotificationAdded,
     UnreadCount,

@@ -47,6 +47,7 @@ class Replay:
             owners=self.wallets,
             buckets=self.buckets,
             balances=self.balances,
+            now=block.time,
         )
         for event in block.events:
             dispatch(book, event)

@@ -15,6 +15,7 @@ Money = Annotated[str, Field(pattern=r"^-?[0-9]+\.[0-9]{2,}$", description="US d
 Ratio = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$", description="Decimal string; 1 is the whole.")]
 Time = Annotated[str, Field(description="ISO-8601 UTC with `Z`.", examples=["2026-11-24T10:00:00.000Z"])]
 AddressText = Annotated[str, Field(pattern=r"^0x[0-9a-f]{40}$")]
+Color = Annotated[str, Field(pattern=r"^#[0-9A-F]{6}$")]
 HashText = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
 
 
@@ -82,6 +83,79 @@ class BudgetImpact(Resource):
     decimals: int | None
 
 
+class BudgetState(Resource):
+    """A monthly budget and what was spent of it, in dollars; nothing in it depends on the clock."""
+
+    scope: Literal["category", "total"]
+    category_id: str | None
+    name: str
+    period_start: Time
+    period_end: Time
+    budget: Money
+    spent: Money
+    remaining: Money
+    utilization: Ratio | None
+    status: Literal["healthy", "warning", "over_budget"]
+    unpriced: int
+
+
+class MonthImpact(Resource):
+    """What one spend does to a monthly budget, in dollars; scope total counts every category."""
+
+    scope: Literal["category", "total"]
+    category_id: str | None
+    name: str
+    period_start: Time
+    period_end: Time
+    budget: Money
+    spent_before: Money
+    spent_after: Money
+    remaining: Money
+    utilization: Ratio | None
+    status: Literal["healthy", "warning", "over_budget"]
+    safe_to_spend_per_day: Money
+    projected_overrun: Money
+    unpriced: int
+
+
+class Category(Resource):
+    """A category as its user sees it. Custom values fall back to the base; `monthlyBudget` null: none."""
+
+    id: str
+    name: str
+    description: str
+    icon_url: str | None
+    color_hex: Color
+    parent_id: str | None
+    is_default: bool
+    is_active: bool
+    sort_order: int
+    custom_name: str
+    custom_icon_url: str | None
+    custom_color_hex: Color
+    is_favorite: bool
+    monthly_budget: Money | None
+
+
+class TransactionCategory(Resource):
+    """The category of a transaction as its user sees it, how sure, and who decided."""
+
+    id: str
+    name: str
+    icon_url: str | None
+    color_hex: str
+    confidence: Annotated[str, Field(pattern=r"^[01]\.[0-9]{2}$")]
+    source: Literal["rule", "history", "model", "manual"]
+    is_manual_override: bool
+
+
+class Subject(Resource):
+    """What an alert is about."""
+
+    id: str
+    name: str
+
+
 TransactionType = Literal[
     "deposit",
     "withdrawal",
@@ -123,9 +197,9 @@ class Transaction(Resource):
     bucket_id: str | None
     to_bucket: str | None
     to_bucket_id: str | None
-    category: None
+    category: TransactionCategory | None
     fee: Amount | None
-    memo: None
+    memo: str | None = Field(description="The user's own note; nobody else's row shows it.")
 
 
 NoticeKind = Literal[
@@ -159,7 +233,7 @@ class Snapshot(Resource):
     seq: int
     balances: list[Balance]
     buckets: list[Bucket]
-    budgets: list[None]
+    budgets: list[BudgetState]
     positions: list[None]
     goals: list[None]
     unread_count: int

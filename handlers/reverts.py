@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import orjson
 
 from config.chains import Chain
+from handlers import budgets
 from handlers.blocks import Committed, block_message, request_persistence
-from handlers.events import BucketUpdate, NewTransaction, Resync, TransactionReverted
+from handlers.events import (
+    BucketUpdate,
+    BudgetAlert,
+    NewTransaction,
+    NotificationAdded,
+    Resync,
+    TransactionReverted,
+    UnreadCount,
+)
 from handlers.rules import wire
 from handlers.rules.budget_impact import bucket_impact
 from handlers.rules.ids import event_id
-from store import cursors, ledger, log, spending
+from handlers.rules.inbox import unread_body
+from handlers.rules.month_budget import Figure
+from handlers.rules.notices import ALERT_KIND
+from handlers.rules.purse import Purse
+from store import cursors, ledger, log, notifications, spending
 from store.cursors import RevertedBlock
 from store.log import Told
 from store.postgres import Tx
@@ -30,6 +44,7 @@ class Restored:
     block: RevertedBlock
     buckets: Mapping[str, BucketRow]
     balances: Mapping[BalanceKey, int]
+    purses: Mapping[Address, Purse]
     held: Mapping[str, list[tuple[Address, int]]] = field(default_factory=dict)
 
     def bucket_resource(self, row: BucketRow) -> dict[str, object]:
@@ -55,9 +70,12 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
         block,
         await spending.buckets_of(tx, chain.id, users),
         await spending.balances_of(tx, chain.id, users),
+        await budgets.load(tx, users, at=block.time),
     )
-    silent = concerned - {entry.user for entry in told}
-    drafts = [_correction(restored, entry) for entry in told] + [_bulk(restored, user) for user in sorted(silent)]
+    drafts: list[Draft] = []
+    for user in users:
+        drafts += await _corrections(tx, restored, user, [entry for entry in told if entry.user == user], now=now)
+    await budgets.save(tx, restored.purses.values())
     frames = await log.append(tx, counters, drafts, at=now)
     if block.transactions:
         await request_persistence(tx, chain.id, block.ref)
@@ -74,24 +92,74 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
 
 
 def _restored(
-    chain: Chain, block: RevertedBlock, buckets: Iterable[BucketRow], balances: Mapping[BalanceKey, int]
+    chain: Chain,
+    block: RevertedBlock,
+    buckets: Iterable[BucketRow],
+    balances: Mapping[BalanceKey, int],
+    purses: Mapping[Address, Purse],
 ) -> Restored:
     held: dict[str, list[tuple[Address, int]]] = {}
     for key, raw in balances.items():
         if key.bucket_id:
             held.setdefault(key.bucket_id, []).append((key.token, raw))
-    return Restored(chain, block, {row.bucket_id: row for row in buckets}, balances, held)
+    return Restored(chain, block, {row.bucket_id: row for row in buckets}, balances, purses, held)
+
+
+async def _corrections(
+    tx: Tx, restored: Restored, user: Address, told: Sequence[Told], *, now: datetime
+) -> list[Draft]:
+    """What one user is told: every told event corrected, alerts that no longer hold, the inbox without them."""
+    if not told:
+        return [_bulk(restored, user)]
+    purse = restored.purses.get(user)
+    undone = set(purse.taken_back(restored.buckets, restored.block.time)) if purse else set()
+    gone = undone | {entry.event_id for entry in told if entry.event == NewTransaction.name}
+    unread = await notifications.correct(tx, user, sorted(gone), at=now)
+    drafts: list[Draft] = []
+    elsewhere = undone - {entry.event_id for entry in told}
+    for entry in told:
+        if entry.event == NewTransaction.name:
+            together = [other for other in told if other.transaction_id == entry.transaction_id]
+            corrects = [other.event_id for other in together if _is_undone(other, undone)]
+            drafts.append(_reverted(restored, entry, together, corrects=[*corrects, *sorted(elsewhere)]))
+            elsewhere = set()
+        elif entry.event in (BucketUpdate.name, Resync.name):
+            drafts.append(_correction(restored, entry))
+    if unread:
+        left = (await notifications.unread(tx, [user]))[user]
+        drafts.append(_uncounted(restored, user, left, corrects=drafts[0].corrects if drafts else ()))
+    return drafts
+
+
+def _is_undone(entry: Told, undone: Collection[str]) -> bool:
+    """Whether the revert takes this event of a reverted transaction back; an alert may still hold without it."""
+    if entry.event == BudgetAlert.name:
+        return entry.event_id in undone
+    if entry.event == NotificationAdded.name:
+        about = orjson.loads(entry.payload)["notification"]
+        return about["kind"] != ALERT_KIND or about["eventId"] in undone
+    return True
+
+
+def _uncounted(restored: Restored, user: Address, unread: int, *, corrects: Sequence[str]) -> Draft:
+    """The inbox's count after notifications were taken back."""
+    cause = (restored.block.ref.hash, restored.block.generation)
+    return Draft(
+        user=user,
+        event_id=event_id(UnreadCount.name, user, "corrects", *cause),
+        event=UnreadCount.name,
+        version=UnreadCount.version,
+        body=unread_body(unread),
+        corrects=tuple(corrects),
+        chain_id=restored.chain.id,
+    )
 
 
 def _correction(restored: Restored, told: Told) -> Draft:
-    """The event that takes one told event back."""
+    """The event that takes a told `bucket_update` or `resync` back."""
     payload = orjson.loads(told.payload)
-    if told.event == NewTransaction.name:
-        event, body = TransactionReverted.name, _reverted_body(restored, told, payload)
-    elif told.event == BucketUpdate.name:
-        event, body = BucketUpdate.name, _bucket_body(restored, payload)
-    else:
-        event, body = Resync.name, {"reason": "correction"}
+    body = _bucket_body(restored, payload) if told.event == BucketUpdate.name else {"reason": "correction"}
+    event = told.event
     return Draft(
         user=told.user,
         event_id=event_id(event, told.user, "corrects", told.event_id),
@@ -117,15 +185,36 @@ def _bulk(restored: Restored, user: Address) -> Draft:
     )
 
 
-def _reverted_body(restored: Restored, told: Told, payload: Mapping[str, Any]) -> dict[str, object]:
-    return {
+def _reverted(restored: Restored, told: Told, together: Sequence[Told], *, corrects: Sequence[str]) -> Draft:
+    """`transaction_reverted`: balances and budgets as they are without the transaction and what followed from it."""
+    payload = orjson.loads(told.payload)
+    impacts = _impacts(orjson.loads(entry.payload).get("budgetImpact", ()) for entry in reversed(together))
+    body = {
         "transactionId": told.transaction_id,
         "reason": "reorg",
         "updatedBalances": [_balance(restored, told.user, entry) for entry in payload["updatedBalances"]],
-        "budgetImpact": [
-            impact for entry in payload["budgetImpact"] if (impact := _impact(restored, entry)) is not None
-        ],
+        "budgetImpact": [again for entry in impacts if (again := _impact(restored, told.user, entry)) is not None],
     }
+    return Draft(
+        user=told.user,
+        event_id=event_id(TransactionReverted.name, told.user, "corrects", told.event_id),
+        event=TransactionReverted.name,
+        version=TransactionReverted.version,
+        body=body,
+        corrects=tuple(corrects),
+        chain_id=restored.chain.id,
+        transaction_id=told.transaction_id,
+    )
+
+
+def _impacts(told: Iterable[Iterable[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """The last impact told on each budget; a change of category may have moved others than the transaction did."""
+    last = {
+        (entry["scope"], entry.get("bucketId") or entry.get("categoryId")): entry
+        for entries in told
+        for entry in entries
+    }
+    return list(last.values())
 
 
 def _balance(restored: Restored, user: Address, entry: Mapping[str, Any]) -> dict[str, object]:
@@ -140,14 +229,28 @@ def _balance(restored: Restored, user: Address, entry: Mapping[str, Any]) -> dic
     return wire.balance(key, restored.balances.get(key, 0), chain=restored.chain, bucket=entry["bucket"])
 
 
-def _impact(restored: Restored, entry: Mapping[str, Any]) -> dict[str, object] | None:
-    """The bucket's budget without the spend; None when the bucket itself is gone with the block."""
+def _impact(restored: Restored, user: Address, entry: Mapping[str, Any]) -> dict[str, object] | None:
+    """A budget without the spend; None when the bucket itself is gone with the block, or the budget since."""
+    if entry["scope"] != "bucket":
+        return _month_impact(restored.purses.get(user), entry, at=restored.block.time)
     bucket = restored.buckets.get(entry["bucketId"])
     if bucket is None:
         return None
     return bucket_impact(
         bucket, spent_before=int(entry["spentAfter"]), now=restored.block.time, decimals=entry["decimals"]
     )
+
+
+def _month_impact(purse: Purse | None, entry: Mapping[str, Any], *, at: datetime) -> dict[str, object] | None:
+    budget = (
+        next((b for b in purse.budgets if (b.scope, b.category_id) == (entry["scope"], entry["categoryId"])), None)
+        if purse
+        else None
+    )
+    if purse is None or budget is None:
+        return None
+    before = Figure(Decimal(entry["spentAfter"]), entry["unpriced"])
+    return purse.impacts([budget], {budget: before}, at=at)[0]
 
 
 def _bucket_body(restored: Restored, payload: Mapping[str, Any]) -> dict[str, object]:

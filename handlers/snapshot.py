@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import orjson
 
+from handlers import budgets
 from handlers.deps import Deps
 from handlers.rules import wire
-from store import log, spending
+from store import log, notifications, spending
 from store.postgres import frozen
 from store.records import Address
 
@@ -33,5 +34,15 @@ async def read(deps: Deps, user: Address) -> Snapshot:
             raise LookupError(f"{user} has no log")
         buckets = await spending.buckets_of(tx, None, [user])
         balances = await spending.balances_of(tx, None, [user])
-    body = wire.snapshot(seq=head.seq, buckets=buckets, balances=balances, chains=deps.chains)
+        now = deps.now()
+        purse = (await budgets.load(tx, [user], at=now)).get(user)
+        unread = (await notifications.unread(tx, [user]))[user]
+    body = wire.snapshot(
+        seq=head.seq,
+        buckets=buckets,
+        balances=balances,
+        chains=deps.chains,
+        budgets=purse.states(now) if purse else (),
+        unread=unread,
+    )
     return Snapshot(head.epoch, head.seq, orjson.dumps(body).decode())

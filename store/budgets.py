@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Literal
 from uuid import UUID
 
 from store.postgres import Pool, Tx
@@ -69,7 +70,7 @@ class AssignedRow:
     transaction_id: str
     category_id: str
     confidence: Decimal
-    source: str
+    source: Literal["rule", "history", "model", "manual"]
     reasoning: str
     revision: int
 
@@ -197,6 +198,11 @@ async def subjects(tx: Tx | Pool, user: Address, ids: Sequence[str]) -> dict[str
     return found
 
 
+async def make_rule(tx: Tx, user: Address, field: str, value: str, category_id: str) -> None:
+    """From now on whatever has this value gets the category; a rule for the same value is replaced."""
+    await tx.execute(SQL["make_rule"], user, field, value, UUID(category_id))
+
+
 async def similar(tx: Tx | Pool, user: Address, counterparty: Address, *, but: str, limit: int) -> list[str]:
     """Ids of the user's other payments to the same payee without a manual choice, newest first."""
     return [row["id"] for row in await tx.fetch(SQL["similar"], user, counterparty, but, limit)]
@@ -212,6 +218,11 @@ async def set_total_budget(tx: Tx, user: Address, amount: Decimal | None) -> Non
     await tx.execute(SQL["set_total_budget"], user, amount)
 
 
-async def keepers(conn: Tx | Pool, *, after: Address, limit: int) -> list[tuple[Address, str]]:
-    """Users with a budget and their zones, one page by address."""
-    return [(row[0], row[1]) for row in await conn.fetch(SQL["budget_keepers"], after, limit)]
+async def months_over(conn: Tx | Pool, now: datetime, *, limit: int) -> list[Address]:
+    """Users with a budget whose month has ended since they were last told."""
+    return [row["address"] for row in await conn.fetch(SQL["months_over"], now, limit)]
+
+
+async def tell_month(tx: Tx, user: Address, now: datetime) -> bool:
+    """Note that the user is told of the month that it now is; False when that was done already."""
+    return bool(await tx.fetchval(SQL["tell_month"], user, now))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
@@ -15,8 +16,12 @@ from handlers.chain_events import ChainEvent, DecodedBlock, TokenTransfer
 from handlers.events import BucketUpdate, NewTransaction, Resync
 from handlers.rules import wire
 from handlers.rules.ids import bucket_id, event_id, shown_name
+from handlers.rules.inbox import Inbox
 from handlers.rules.legs import Legs
-from handlers.rules.money import token_facts, usd_text
+from handlers.rules.money import amount_text, token_facts, usd_text
+from handlers.rules.notices import alert_draft, alert_notice, delegate_notice, received_notice
+from handlers.rules.purse import Alert, Decided, Purse, counts
+from store.notifications import Notice
 from store.records import (
     AccountType,
     Address,
@@ -63,9 +68,14 @@ class Book:
     """Known wallet contracts and whose they are; None for one that serves many."""
     buckets: dict[str, BucketRow]
     balances: dict[BalanceKey, int]
+    now: datetime
+    """Time of the commit: nobody is alerted of a period that is over."""
     created_wallets: dict[Address, Address] = field(default_factory=dict)
     rows: list[TransactionRow] = field(default_factory=list)
     drafts: list[Draft] = field(default_factory=list)
+    purses: Mapping[Address, Purse] = field(default_factory=dict)
+    """Budgets of signed-in users; nobody else has categories, alerts or an inbox."""
+    inboxes: Mapping[Address, Inbox] = field(default_factory=dict)
     changed_buckets: dict[str, None] = field(default_factory=dict)
     changed_balances: dict[BalanceKey, None] = field(default_factory=dict)
     held: dict[str, set[Address]] = field(default_factory=dict)
@@ -85,6 +95,15 @@ class Book:
     def cause(self) -> str:
         """The block with its generation, as the log keeps it."""
         return f"{self.block.hash}:{self.generation}"
+
+    @property
+    def lacks_category(self) -> bool:
+        """Whether a signed-in user's spend was left without a category: the models are asked later."""
+        return any(
+            row.type == "spend" and row.role == "owner" and row.id not in self.purses[row.user].decided
+            for row in self.rows
+            if row.user in self.purses
+        )
 
     # Buckets and balances ---------------------------------------------------------------------------------------
 
@@ -159,12 +178,80 @@ class Book:
         """Write a ledger row for the user and tell it, with the balances and budgets it changed."""
         row = self._row(event, user, movement, role=role)
         self.rows.append(row)
+        purse = self.purses.get(user) if role == "owner" else None
+        decided = purse.categorize(row) if purse else None
+        month_impacts, alerts = self._spend(purse, row, decided)
         body = {
-            "transaction": wire.transaction(row, self.chain, status="included"),
+            "transaction": wire.transaction(
+                row,
+                self.chain,
+                status="included",
+                category=purse.category(decided) if purse else None,
+                memo=purse.memos.get(row.id) if purse else None,
+            ),
             "updatedBalances": [self.balance(key) for key in dict.fromkeys(touched)],
-            "budgetImpact": list(impact),
+            "budgetImpact": [*impact, *month_impacts],
         }
         self.drafts.append(self._draft(user, row.event_id, NewTransaction.name, body, transaction_id=row.id))
+        if purse:
+            self._tell_alerts(purse, row, [*alerts, *self._bucket_alerts(purse, row, movement.bucket)])
+            self._tell_inbox(row)
+
+    # Budgets, alerts and the inbox ------------------------------------------------------------------------------
+
+    def _spend(
+        self, purse: Purse | None, row: TransactionRow, decided: Decided | None
+    ) -> tuple[list[dict[str, object]], list[Alert]]:
+        if purse is None or not counts(row, decided):
+            return [], []
+        return purse.spend(decided.assignment.category_id if decided else None, row.usd, at=self.block.time)
+
+    def _bucket_alerts(self, purse: Purse, row: TransactionRow, bucket: BucketRow | None) -> list[Alert]:
+        if row.type != "spend" or bucket is None:
+            return []
+        usd_token = self.chain.usd_token
+        return purse.look_at_bucket(bucket, self.block.time, decimals=usd_token.decimals if usd_token else None)
+
+    def _tell_alerts(self, purse: Purse, row: TransactionRow, alerts: Iterable[Alert]) -> None:
+        for alert in alerts:
+            if alert.ends <= self.now:
+                continue
+            told = alert_draft(
+                alert,
+                purse,
+                because=row.event_id,
+                cause=self.cause,
+                chain_id=self.chain.id,
+                transaction_id=row.id,
+                at=self.now,
+            )
+            self.drafts.append(told)
+            notice = alert_notice(alert, row.user, event_id=told.event_id, transaction_id=row.id, at=self.now)
+            self._notify(notice)
+
+    def _tell_inbox(self, row: TransactionRow) -> None:
+        shown = amount_text(self.chain, row.token, row.amount)
+        if row.type == "transfer" and row.direction == "in":
+            self._notify(
+                received_notice(row.user, amount=shown, event_id=row.event_id, transaction_id=row.id, at=self.now)
+            )
+        elif row.type == "spend" and row.spender not in (None, row.user):
+            self._notify(
+                delegate_notice(
+                    row.user,
+                    amount=shown,
+                    bucket=row.bucket or "",
+                    event_id=row.event_id,
+                    transaction_id=row.id,
+                    at=self.now,
+                )
+            )
+
+    def _notify(self, notice: Notice) -> None:
+        inbox = self.inboxes.get(notice.user)
+        if inbox is not None:
+            told = inbox.add(notice, self.cause)
+            self.drafts += [replace(draft, chain_id=self.chain.id) for draft in told]
 
     def tell_bucket(self, row: BucketRow, *cause: object) -> None:
         """Tell the owner how a bucket is now; `cause` tells apart what happens to it within one block."""

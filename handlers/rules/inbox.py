@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
+from handlers.events import NotificationAdded
+from handlers.rules.ids import event_id
 from handlers.rules.periods import iso
-from store.notifications import Notice
+from store.notifications import Notice, Preferences
+from store.records import Address, Draft
 
 
 def notification(notice: Notice) -> dict[str, object]:
@@ -29,3 +34,36 @@ def notice_body(notice: Notice, unread: int) -> dict[str, object]:
 def unread_body(unread: int) -> dict[str, object]:
     """Body of `unread_count`."""
     return {"unreadCount": unread}
+
+
+@dataclass(slots=True)
+class Inbox:
+    """One user's inbox during a transaction: what is put into it, and the count that its events tell."""
+
+    user: Address
+    preferences: Preferences
+    unread: int
+    added: list[Notice] = field(default_factory=list)
+
+    def add(self, notice: Notice, cause: str | None) -> list[Draft]:
+        """Take a notice in; the `notification` to append, none for a kind that the user keeps out of the inbox."""
+        self.added.append(notice)
+        if not self.preferences.allows(notice.kind, "inbox"):
+            return []
+        self.unread += 1
+        return [
+            Draft(
+                user=self.user,
+                event_id=event_id(NotificationAdded.name, self.user, notice.event_id),
+                event=NotificationAdded.name,
+                version=NotificationAdded.version,
+                body=notice_body(notice, self.unread),
+                cause=cause,
+                transaction_id=notice.transaction_id,
+            )
+        ]
+
+    @property
+    def kept(self) -> list[Notice]:
+        """What the inbox itself keeps of what was added."""
+        return [notice for notice in self.added if self.preferences.allows(notice.kind, "inbox")]

@@ -50,6 +50,15 @@ def token_facts(chain: Chain, token: Address) -> tuple[str | None, int | None, b
     return None, None, False
 
 
+def amount_text(chain: Chain, token: Address, raw: int) -> str:
+    """An amount for people: `$12.50`, `0.5 WETH`, or base units of a token that isn't listed."""
+    symbol, decimals, is_usd = token_facts(chain, token)
+    if decimals is None:
+        return f"{raw} base units of {token}"
+    plain = usd_text(raw, decimals)
+    return f"${plain}" if is_usd else f"{plain} {symbol}"
+
+
 def amount(chain: Chain, token: Address, raw: int) -> dict[str, object]:
     """A token amount as it goes on the wire; `usd` is null when no price is known, never a guess."""
     symbol, decimals, is_usd = token_facts(chain, token)

@@ -31,6 +31,13 @@ class Figure:
         """With one more amount; one without a price is counted, not guessed."""
         return Figure(self.spent, self.unpriced + 1) if usd is None else Figure(self.spent + usd, self.unpriced)
 
+    def minus(self, usd: Decimal | None) -> Figure:
+        """Without one amount that was counted."""
+        return Figure(self.spent, self.unpriced - 1) if usd is None else Figure(self.spent - usd, self.unpriced)
+
+
+NOTHING = Figure()
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:

@@ -64,6 +64,8 @@ class Alert:
     name: str
     spent: Decimal
     budget: Decimal
+    ends: datetime
+    """End of the period: nobody is alerted of one that is over."""
     decimals: int | None = None
 
 
@@ -195,13 +197,14 @@ class Purse:
             self._set_edge(place, Edge(edge.name, edge.event_id, armed=True))
         return list(dict.fromkeys(edge.event_id for edge in gone))
 
+    def taken_back_of(self, budgets: Iterable[Budget], now: datetime) -> list[str]:
+        """Alerts of these budgets that no longer hold, as their figures are now."""
+        levels = [(budget, self.level(budget, now)) for budget in budgets]
+        return [event for budget, level in levels for event in self.take_back(_place(budget, level), level)]
+
     def taken_back(self, buckets: Mapping[str, BucketRow], now: datetime) -> list[str]:
         """Every alert of the periods at hand that no longer holds, as figures and buckets are now."""
-        found = [
-            event
-            for budget in self.budgets
-            for event in self.take_back(_place(budget, self.level(budget, now)), self.level(budget, now))
-        ]
+        found = self.taken_back_of(self.budgets, now)
         for place in [place for place in self.edges if place.scope == "bucket"]:
             bucket = buckets.get(place.subject)
             level = bucket_level(bucket, now) if bucket is not None else None
@@ -216,7 +219,10 @@ class Purse:
         for edge in rearmed(level, known.values()):
             self._set_edge(place, Edge(edge, known[edge].event_id, armed=True))
         found = crossing(level, self.edges.get(place, {}), thresholds=self.thresholds, now=now)
-        return None if found is None else Alert(place, found, name, level.spent, level.budget, decimals)
+        if found is None:
+            return None
+        ends = place.period_start + PERIOD if place.scope == "bucket" or self.month is None else self.month.end
+        return Alert(place, found, name, level.spent, level.budget, ends, decimals)
 
     def _set_edge(self, place: Place, edge: Edge) -> None:
         self.edges.setdefault(place, {})[edge.name] = edge

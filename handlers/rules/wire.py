@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +30,14 @@ def status(block_number: int, heights: Heights) -> Status:
     return "confirmed" if block_number <= heights.confirmed else "included"
 
 
-def transaction(row: TransactionRow, chain: Chain, *, status: Status) -> dict[str, object]:
+def transaction(
+    row: TransactionRow,
+    chain: Chain,
+    *,
+    status: Status,
+    category: Mapping[str, object] | None = None,
+    memo: str | None = None,
+) -> dict[str, object]:
     """A ledger row as `transaction`. For a delegate it shows neither category nor memo."""
     return {
         "id": row.id,
@@ -53,9 +60,9 @@ def transaction(row: TransactionRow, chain: Chain, *, status: Status) -> dict[st
         "bucketId": row.bucket_id,
         "toBucket": row.to_bucket,
         "toBucketId": row.to_bucket_id,
-        "category": None,
+        "category": category,
         "fee": None if row.fee_wei is None else amount(chain, ZERO_ADDRESS, row.fee_wei),
-        "memo": None,
+        "memo": memo,
     }
 
 
@@ -104,6 +111,8 @@ def snapshot(
     buckets: Iterable[BucketRow],
     balances: Mapping[BalanceKey, int],
     chains: Mapping[int, Chain],
+    budgets: Sequence[Mapping[str, object]] = (),
+    unread: int = 0,
 ) -> dict[str, object]:
     """Everything a client shows, as of log position `seq`. Rows of chains that left the table are left out."""
     rows = sorted((row for row in buckets if row.chain_id in chains), key=lambda row: row.bucket_id)
@@ -119,9 +128,9 @@ def snapshot(
             balance(key, raw, chain=chains[key.chain_id], bucket=names.get(key.bucket_id)) for key, raw in shown
         ],
         "buckets": [bucket(row, held.get(row.bucket_id, ()), chain=chains[row.chain_id]) for row in rows],
-        "budgets": [],
+        "budgets": list(budgets),
         "positions": [],
         "goals": [],
-        "unreadCount": 0,
+        "unreadCount": unread,
         "achievements": [],
     }

@@ -4,7 +4,9 @@
 
 ALTER TABLE users
     -- dollars a month over all categories; null: the sum of the category budgets counts
-    ADD COLUMN monthly_budget   numeric(20, 2) CHECK (monthly_budget > 0),
+    ADD COLUMN monthly_budget   numeric(20, 2) CHECK (monthly_budget >= 0),
+    -- first day of the month (in the user's zone) that was last told by budget_update
+    ADD COLUMN budget_month     date,
     -- percent of a budget at which the user is alerted, ascending
     ADD COLUMN alert_thresholds smallint[] NOT NULL DEFAULT '{50,80,100}',
     -- quiet hours in the user's zone; null: none. start > end spans midnight

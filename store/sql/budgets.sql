@@ -81,6 +81,10 @@ WHERE t.user_address = $1 AND t.canonical AND t.role = 'owner' AND t.counterpart
     AND t.id <> $3
 ORDER BY t.block_time DESC LIMIT $4
 
+-- make_rule --
+INSERT INTO category_rules (user_address, field, value, category_id) VALUES ($1, $2, $3, $4)
+ON CONFLICT (user_address, field, value) DO UPDATE SET category_id = excluded.category_id
+
 -- set_category_budget --
 INSERT INTO user_categories (user_address, category_id, monthly_budget) VALUES ($1, $2, $3)
 ON CONFLICT (user_address, category_id) DO UPDATE SET monthly_budget = excluded.monthly_budget, updated_at = now()
@@ -88,9 +92,17 @@ ON CONFLICT (user_address, category_id) DO UPDATE SET monthly_budget = excluded.
 -- set_total_budget --
 UPDATE users SET monthly_budget = $2, revision = revision + 1, updated_at = now() WHERE address = $1
 
--- budget_keepers --
--- Users with a budget whose month may just have ended; one page by address.
-SELECT u.address, u.time_zone FROM users AS u
-WHERE u.address > $1 AND (u.monthly_budget IS NOT NULL OR EXISTS (
-    SELECT FROM user_categories AS c WHERE c.user_address = u.address AND c.monthly_budget IS NOT NULL))
+-- months_over --
+-- Users with a budget to whom the month that it now is in their zone was not told yet.
+SELECT u.address FROM users AS u
+WHERE (u.monthly_budget IS NOT NULL OR EXISTS (
+        SELECT FROM user_categories AS c WHERE c.user_address = u.address AND c.monthly_budget IS NOT NULL))
+    AND u.budget_month IS DISTINCT FROM date_trunc('month', $1::timestamptz AT TIME ZONE u.time_zone)::date
 ORDER BY u.address LIMIT $2
+
+-- tell_month --
+-- False when it was told meanwhile.
+UPDATE users AS u SET budget_month = date_trunc('month', $2::timestamptz AT TIME ZONE u.time_zone)::date
+WHERE u.address = $1
+    AND u.budget_month IS DISTINCT FROM date_trunc('month', $2::timestamptz AT TIME ZONE u.time_zone)::date
+RETURNING true

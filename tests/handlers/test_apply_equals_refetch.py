@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -16,12 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.settings import Settings
+from handlers import budgets, categorizing
 from handlers import chain_events as ce
 from handlers.chain_events import ChainEvent, DecodedBlock
 from store.postgres import Pool
 from store.records import Address
 from tests.handlers.ledger import Bench, bench, sign_in
-from tests.handlers.scripted import OTHER_TOKEN, SHOP, USDC, WALLET, Script, address, at, make_chain, transfer
+from tests.handlers.scripted import OTHER_TOKEN, SHOP, START, USDC, WALLET, Script, address, at, make_chain, transfer
 from tests.recompute import recompute, shown
 from watchers.devnet import view as client
 
@@ -31,9 +34,11 @@ EXAMPLES = itertools.count(1)
 NAMES = (b"food", b"rent", "caf\u00e9".encode())
 WALLETS = (WALLET, "0x" + "ab" * 20)
 DAY_S = 86_400
+CATEGORIES = tuple(f"00000000-0000-4000-8000-00000000000{i}" for i in (1, 2, 3))
 
 users = st.integers(0, 2)
-amounts = st.integers(0, 1000)
+amounts = st.integers(0, 1000).map(lambda milli: milli * 1000)
+large = st.integers(200, 1000).map(lambda milli: milli * 1000)
 tokens = st.sampled_from((USDC, OTHER_TOKEN))
 names = st.sampled_from(NAMES)
 wallets = st.sampled_from(WALLETS)
@@ -51,17 +56,34 @@ actions = st.one_of(
     st.tuples(st.just("pay"), users, users, amounts),
     st.tuples(st.just("strand"), users, wallets, amounts),
 )
+blocks = st.tuples(
+    st.just("block"),
+    st.lists(st.lists(actions, min_size=1, max_size=3), max_size=3),
+    st.sampled_from((2, 2, 2, 10 * DAY_S, 30 * DAY_S)),
+)
+paid = st.tuples(st.just("spend"), st.integers(0, 1), st.just(WALLET), names, st.just(USDC), large, users, users)
+spends = st.tuples(
+    st.just("block"), st.lists(st.lists(paid, min_size=1, max_size=2), min_size=1, max_size=2), st.just(2)
+)
+forks = st.tuples(st.just("fork"), st.integers(1, 4))
+choices = st.tuples(
+    st.just("choose"), st.integers(0, 1), st.integers(0, 2), st.sampled_from(CATEGORIES[:2]), st.booleans()
+)
+edits = st.tuples(
+    st.just("budget"), st.integers(0, 1), st.sampled_from((None, *CATEGORIES[:2])), st.sampled_from((None, 0, 1, 300))
+)
 steps = st.one_of(
-    st.tuples(
-        st.just("block"),
-        st.lists(st.lists(actions, min_size=1, max_size=3), max_size=3),
-        st.sampled_from((2, 2, 2, 10 * DAY_S, 30 * DAY_S)),
-    ),
-    st.tuples(st.just("fork"), st.integers(1, 4)),
+    blocks,
+    spends,
+    choices,
+    forks,
+    spends,
+    choices,
+    choices,
+    choices,
+    edits,
     st.tuples(st.just("return"), st.integers(1, 2)),
-    st.tuples(
-        st.just("sign in"),
-    ),
+    st.tuples(st.just("sign in")),
 )
 
 
@@ -72,6 +94,7 @@ class World:
     people: tuple[Address, ...]
     views: dict[Address, dict[str, Any]] = field(default_factory=dict)
     forks: int = 0
+    clock: datetime = START
 
     async def watch(self, user: Address) -> None:
         self.views[user] = await self.bench.snapshot(user)
@@ -89,6 +112,17 @@ class World:
             expected = recompute(self.script.made, user, followed=True).shown()
             assert shown(fresh, chain_id=self.script.chain_id) == expected
             self.views[user] = applied
+
+    async def choose(self, who: int, which: int, category: str, to_similar: bool) -> None:
+        """The user gives one of the newest transactions a category by hand."""
+        user = self.people[who]
+        ids = await self.bench.deps.pool.fetch(
+            "SELECT id FROM transactions WHERE user_address = $1 AND canonical AND role = 'owner' AND "
+            "(type = 'spend' OR type = 'transfer' AND direction = 'out') ORDER BY block_time DESC, id LIMIT 10",
+            user,
+        )
+        if user in self.views and which < len(ids):
+            await categorizing.choose(self.bench.deps, user, ids[which]["id"], category, apply_to_similar=to_similar)
 
     def events(self, transaction: Sequence[tuple[Any, ...]]) -> list[ChainEvent]:
         return [event for action in transaction for event in self._events(action)]
@@ -155,10 +189,21 @@ async def play(world: World, pool: Pool, history: Sequence[tuple[Any, ...]]) -> 
             case "return":
                 for _ in range(min(rest[0], len(taken))):
                     await world.bench.apply(world.script.put_back(taken.pop()))
+            case "budget":
+                who, category, amount = rest
+                if world.people[who] in world.views:
+                    await budgets.set_budget(
+                        world.bench.deps, world.people[who], category, None if amount is None else Decimal(amount) / 100
+                    )
+            case "choose":
+                await world.choose(*rest)
             case "sign in":
                 await sign_in(pool, world.people[2])
                 if world.people[2] not in world.views:
                     await world.watch(world.people[2])
+        world.clock = max(world.clock, world.script.time + timedelta(seconds=1))
+        while await budgets.begin_months(world.bench.deps, limit=100):
+            pass
         await world.check()
 
 
@@ -167,9 +212,9 @@ def configured(make_settings: Callable[..., Settings]) -> Settings:
     return make_settings()
 
 
-@given(history=st.lists(steps, min_size=1, max_size=12))
+@given(history=st.lists(steps, min_size=6, max_size=20))
 @settings(
-    max_examples=60,
+    max_examples=35,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -182,8 +227,12 @@ async def test_view_with_events_applied_equals_snapshot_and_recomputation(
     async with bench(pool, configured, chain) as made:
         await follow(pool, chain.id, people)
         world = World(made, Script(chain.id), people)
+        made.ledger._deps = made.deps = replace(made.deps, now=lambda: world.clock)
         await sign_in(pool, *people[:2])
         for user in people[:2]:
+            # Small enough for every edge to be crossed by a spend or two.
+            await budgets.set_budget(made.deps, user, CATEGORIES[0], Decimal("0.80"))
+            await budgets.set_budget(made.deps, user, None, Decimal("1.50"))
             await world.watch(user)
         await play(world, pool, history)
 

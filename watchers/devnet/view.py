@@ -20,8 +20,14 @@ def apply(view: Mapping[str, Any], event: str, payload: Mapping[str, Any]) -> Js
             after = {key: payload[key] for key in KEYS if key in payload}
         case "new_transaction" | "transaction_reverted":
             after = _moved(view, payload)
+        case "transaction_categorized":
+            after = {**view, "budgets": _with_impacts(view["budgets"], payload["budgetImpact"])}
         case "bucket_update":
             after = _with_bucket(view, payload)
+        case "budget_update":
+            after = {**view, "budgets": payload["budgets"]}
+        case "notification" | "unread_count":
+            after = {**view, "unreadCount": payload["unreadCount"]}
         case _:
             after = dict(view)
     return {**after, "seq": payload["seq"]}
@@ -84,7 +90,22 @@ def _moved(view: Mapping[str, Any], payload: Mapping[str, Any]) -> Json:
         if impact["scope"] == "bucket" and impact["bucketId"] in buckets:
             period = {key: impact[key] for key in ("periodStart", "periodEnd")}
             buckets[impact["bucketId"]] |= {"spent": impact["spentAfter"], **period}
-    return {**view, "balances": list(balances.values()), "buckets": list(buckets.values())}
+    return {
+        **view,
+        "balances": list(balances.values()),
+        "buckets": list(buckets.values()),
+        "budgets": _with_impacts(view["budgets"], payload["budgetImpact"]),
+    }
+
+
+def _with_impacts(budgets: Iterable[Mapping[str, Any]], impacts: Iterable[Mapping[str, Any]]) -> list[Json]:
+    """Monthly budgets after impacts on them; an impact of a month that is no longer shown changes nothing."""
+    after = {(one["scope"], one["categoryId"]): dict(one) for one in budgets}
+    for impact in impacts:
+        known = after.get((impact["scope"], impact.get("categoryId")))
+        if known is not None and known["periodStart"] == impact["periodStart"]:
+            known |= {key: impact[key] for key in known.keys() & impact.keys()} | {"spent": impact["spentAfter"]}
+    return list(after.values())
 
 
 def _put(entries: dict[Any, Any], key: Any, entry: Any, *, amount: Mapping[str, Any]) -> None:

@@ -1,0 +1,260 @@
+"""Budgets of signed-in users: their purses loaded and saved around a block or a change, and what REST asks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from handlers.deps import Deps
+from handlers.errors import FieldError, Invalid, NotFound
+from handlers.events import BudgetUpdate
+from handlers.rules.alerts import Edge
+from handlers.rules.calendar import month_of
+from handlers.rules.categorize import Assignment, Habits, Subject, features_of
+from handlers.rules.ids import event_id
+from handlers.rules.money import dollars
+from handlers.rules.month_budget import Figure, overrun, safe_per_day, status, utilization
+from handlers.rules.purse import Decided, Look, Place, Purse, budgets_of
+from store import budgets, log
+from store.budgets import AssignedRow, EdgeRow, PersonRow
+from store.postgres import Pool, Tx, in_transaction
+from store.records import Address, Draft, Frame
+
+EDGES_SINCE = timedelta(days=32)
+"""Age of the oldest period that may still be open: a month, or a bucket's 30 days."""
+
+
+async def load(
+    tx: Tx | Pool,
+    users: Iterable[Address],
+    *,
+    at: datetime,
+    asked: Mapping[Address, Sequence[Subject]] | None = None,
+    transactions: Sequence[tuple[Address, str]] = (),
+    memos: Mapping[Address, Mapping[str, str]] | None = None,
+) -> dict[Address, Purse]:
+    """Purses of the signed-in ones among these users, with the figures of the month that `at` lies in.
+
+    `asked`: what is to be categorised, so that history is read for it; `transactions`: (user, id) whose category may
+    be known already.
+    """
+    people = await budgets.people(tx, users)
+    if not people:
+        return {}
+    known = [person.user for person in people]
+    looks, amounts = await _looks(tx, known)
+    habits = await _habits(tx, known, asked or {})
+    purses = {person.user: _purse(person, at, looks, amounts, habits, memos or {}) for person in people}
+    await _fill_figures(tx, purses)
+    for row in await budgets.assigned(tx, [pair for pair in transactions if pair[0] in purses]):
+        purses[row.user].decided[row.transaction_id] = _decided(row)
+    for edge in await budgets.edges(tx, known, since=at - EDGES_SINCE):
+        place = Place(edge.scope, edge.subject, edge.period_start)
+        purses[edge.user].edges.setdefault(place, {})[edge.edge] = Edge(edge.edge, edge.event_id, edge.armed)
+    return purses
+
+
+async def save(tx: Tx, purses: Iterable[Purse]) -> None:
+    """Write what purses decided: categories of transactions, and edges."""
+    made, edges = [], []
+    for purse in purses:
+        made += [_assigned(purse.user, key, decided) for key, decided in purse.newly_decided.items()]
+        edges += [
+            EdgeRow(purse.user, place.scope, place.subject, place.period_start, name, edge.event_id, edge.armed)
+            for (place, name), edge in purse.changed_edges.items()
+        ]
+    await budgets.save_assigned(tx, made)
+    await budgets.save_edges(tx, edges)
+
+
+async def refigure(tx: Tx, purses: Mapping[Address, Purse]) -> None:
+    """Read the months' figures again, after rows were taken back."""
+    await _fill_figures(tx, purses)
+
+
+# What users ask and change -----------------------------------------------------------------------------------------
+
+
+async def statuses(deps: Deps, user: Address) -> list[dict[str, object]]:
+    """`/budgets/status`: every budget of the open month, with its pace."""
+    now = deps.now()
+    purse = await _own(deps.pool, user, now)
+    month = month_of(now, purse.zone)
+    found: list[dict[str, object]] = []
+    for budget in purse.budgets:
+        spent = purse.figure(budget).spent
+        found.append(
+            {
+                "scope": budget.scope,
+                "categoryId": budget.category_id,
+                "name": budget.name,
+                "budgetAmount": dollars(budget.amount),
+                "spentAmount": dollars(spent),
+                "utilization": utilization(spent, budget.amount),
+                "daysRemaining": month.days_left(now),
+                "projectedOverrun": dollars(overrun(spent, budget.amount, month, now)),
+                "safeToSpendPerDay": dollars(safe_per_day(spent, budget.amount, month, now)),
+                "status": status(spent, budget.amount),
+                "unpriced": purse.figure(budget).unpriced,
+            }
+        )
+    return found
+
+
+async def listed(deps: Deps, user: Address) -> list[dict[str, object]]:
+    """`GET /budgets`: the budgets as the snapshot shows them."""
+    now = deps.now()
+    return (await _own(deps.pool, user, now)).states(now)
+
+
+async def set_budget(deps: Deps, user: Address, category_id: str | None, amount: Decimal | None) -> None:
+    """Set (or remove, with None) a category's budget or the total (no category); every device is told."""
+
+    async def body(tx: Tx) -> list[Frame]:
+        counters = await log.lock(tx, [user])
+        now = deps.now()
+        if category_id is None:
+            await budgets.set_total_budget(tx, user, amount)
+        else:
+            if category_id not in (await _own(tx, user, now)).looks:
+                raise NotFound("There is no category of yours with this id.")
+            await budgets.set_category_budget(tx, user, category_id, amount)
+        await budgets.tell_month(tx, user, now)
+        return await log.append(tx, counters, [await told(tx, user, "edit", counters[user].seq, at=now)], at=now)
+
+    frames = await in_transaction(deps.pool, body)
+    await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
+
+
+async def begin_months(deps: Deps, *, limit: int) -> int:
+    """Tell users with a budget that a new month has begun, at most `limit` of them; returns how many were due."""
+    due = await budgets.months_over(deps.pool, deps.now(), limit=limit)
+    for user in due:
+
+        async def body(tx: Tx, user: Address = user) -> list[Frame]:
+            counters = await log.lock(tx, [user])
+            now = deps.now()
+            if not await budgets.tell_month(tx, user, now):
+                return []
+            return await log.append(tx, counters, [await told(tx, user, "month", now.date(), at=now)], at=now)
+
+        frames = await in_transaction(deps.pool, body)
+        await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
+    return len(due)
+
+
+async def recompute_month(tx: Tx, user: Address, now: datetime) -> Draft:
+    """`budget_update` after the user's time zone changed: the open month is another one."""
+    await budgets.tell_month(tx, user, now)
+    return await told(tx, user, "zone", now.isoformat(), at=now)
+
+
+async def budget_changed(tx: Tx, user: Address, category_id: str, now: datetime) -> Draft:
+    """`budget_update` after a category's budget was set beside other preferences of it."""
+    await budgets.tell_month(tx, user, now)
+    return await told(tx, user, "preferences", category_id, now.isoformat(), at=now)
+
+
+async def told(tx: Tx, user: Address, *cause: object, at: datetime) -> Draft:
+    """`budget_update` with every budget of a user as it is now; `cause` makes its id."""
+    purse = await _own(tx, user, at)
+    return Draft(
+        user=user,
+        event_id=event_id(BudgetUpdate.name, user, *cause),
+        event=BudgetUpdate.name,
+        version=BudgetUpdate.version,
+        body={"budgets": purse.states(at)},
+    )
+
+
+async def _own(tx: Tx | Pool, user: Address, now: datetime) -> Purse:
+    purse = (await load(tx, [user], at=now)).get(user)
+    if purse is None:
+        raise Invalid("This account has not signed in.", errors=[FieldError("", "no budgets")])
+    return purse
+
+
+# Rows and purses ---------------------------------------------------------------------------------------------------
+
+
+async def _looks(
+    tx: Tx | Pool, users: Sequence[Address]
+) -> tuple[dict[Address, dict[str, Look]], dict[Address, list[tuple[str, Decimal]]]]:
+    rows, customs = await budgets.looks(tx, users)
+    shared = {row.id: Look(row.id, row.name, row.icon_url, row.color_hex) for row in rows if row.owner is None}
+    looks: dict[Address, dict[str, Look]] = {}
+    for row in rows:
+        if row.owner is not None:
+            looks.setdefault(row.owner, dict(shared))[row.id] = Look(row.id, row.name, row.icon_url, row.color_hex)
+    amounts: dict[Address, list[tuple[str, Decimal]]] = {}
+    for custom in customs:
+        own = looks.setdefault(custom.user, dict(shared))
+        base = own.get(custom.category_id)
+        if base is None:
+            continue
+        own[base.id] = Look(
+            base.id, custom.name or base.name, custom.icon_url or base.icon_url, custom.color_hex or base.color_hex
+        )
+        if custom.budget is not None:
+            amounts.setdefault(custom.user, []).append((base.id, custom.budget))
+    for user in users:
+        looks.setdefault(user, shared)
+    return looks, amounts
+
+
+async def _habits(
+    tx: Tx | Pool, users: Sequence[Address], asked: Mapping[Address, Sequence[Subject]]
+) -> dict[Address, Habits]:
+    wanted = {user: features_of(asked[user]) for user in users if asked.get(user)}
+    if not wanted:
+        return {}
+    rules = await budgets.rules(tx, list(wanted))
+    memory = await budgets.memory(tx, wanted)
+    return {user: Habits(rules.get(user, {}), memory.get(user, {})) for user in wanted}
+
+
+def _purse(
+    person: PersonRow,
+    at: datetime,
+    looks: Mapping[Address, Mapping[str, Look]],
+    amounts: Mapping[Address, Sequence[tuple[str, Decimal]]],
+    habits: Mapping[Address, Habits],
+    memos: Mapping[Address, Mapping[str, str]],
+) -> Purse:
+    zone = ZoneInfo(person.time_zone)
+    own = looks[person.user]
+    return Purse(
+        user=person.user,
+        zone=zone,
+        thresholds=person.thresholds,
+        budgets=budgets_of(amounts.get(person.user, ()), person.monthly_budget, own),
+        looks=own,
+        habits=habits.get(person.user, Habits()),
+        memos=memos.get(person.user, {}),
+        month=month_of(at, zone),
+    )
+
+
+async def _fill_figures(tx: Tx | Pool, purses: Mapping[Address, Purse]) -> None:
+    """Only for users with a budget: nobody else has figures to look at."""
+    months = {
+        user: (purse.month.start, purse.month.end)
+        for user, purse in purses.items()
+        if purse.budgets and purse.month is not None
+    }
+    found = await budgets.figures(tx, months)
+    for user in months:
+        purses[user].figures = {key: Figure(*figure) for key, figure in found.get(user, {}).items()}
+
+
+def _decided(row: AssignedRow) -> Decided:
+    return Decided(Assignment(row.category_id, row.confidence, row.source, row.reasoning), row.revision)
+
+
+def _assigned(user: Address, transaction_id: str, decided: Decided) -> AssignedRow:
+    made = decided.assignment
+    return AssignedRow(
+        user, transaction_id, made.category_id, made.confidence, made.source, made.reasoning, decided.revision
+    )
