@@ -297,11 +297,6 @@ async def sessions_of(deps: Deps, identity: Identity) -> list[SessionRow]:
     return await sessions.sessions_of(deps.pool, identity.user, now=deps.now())
 
 
-async def profile(deps: Deps, identity: Identity) -> UserRow:
-    """The caller's profile."""
-    return await _user(deps.pool, identity.user)
-
-
 async def _user(conn: Tx | Pool, address: Address) -> UserRow:
     user = await sessions.user(conn, address)
     if user is None:

@@ -10,11 +10,14 @@ from config.chains import Chain
 from handlers.deps import Deps
 from handlers.errors import LogTruncated, NotFound
 from handlers.rules import wire
+from handlers.rules.categorize import Assignment
 from handlers.rules.heights import ChainHeights, heights
-from store import cursors, history, log, spending
+from handlers.rules.looks import category_resource, looks_of
+from store import budgets, cursors, history, log, memos, spending
 from store.history import Filters, Position
 from store.postgres import frozen
 from store.records import Address, BalanceKey, BucketRow, Cursor, Entry, TransactionRow
+from store.sealed import KeyRing
 
 EVENTS_BYTES = 1024 * 1024
 """Payload bytes of one page of the log; at least one event fits."""
@@ -62,10 +65,9 @@ async def transactions(
 ) -> TransactionPage:
     """A user's transactions, newest first; those of chains that left the table are left out."""
     rows = await history.transactions(deps.pool, user, filters, below=below, limit=limit + 1)
-    levels = await _levels(deps)
     page = rows[:limit]
     more = Position(page[-1].block_time, page[-1].id) if len(rows) > limit else None
-    return TransactionPage([_resource(deps, row, levels) for row in page], more)
+    return TransactionPage(await _resources(deps, page, await _levels(deps)), more)
 
 
 async def transaction(deps: Deps, user: Address, id_: str) -> Mapping[str, object]:
@@ -75,14 +77,47 @@ async def transaction(deps: Deps, user: Address, id_: str) -> Mapping[str, objec
     row = None if chain is None else await history.transaction(deps.pool, user, id_, chain_id=chain.id)
     if row is None:
         raise NotFound("You have no transaction of this id.")
-    return _resource(deps, row, await _levels(deps))
+    return (await _resources(deps, [row], await _levels(deps)))[0]
 
 
-def _resource(deps: Deps, row: TransactionRow, levels: Mapping[int, wire.Heights]) -> Mapping[str, object]:
+async def _resources(
+    deps: Deps, rows: Sequence[TransactionRow], levels: Mapping[int, wire.Heights]
+) -> list[Mapping[str, object]]:
+    """Rows of one user with what the user made of them."""
+    noted = await memos.for_rows(deps.pool, KeyRing.of(deps.settings), rows)
+    categories = await _categories(deps, [row for row in rows if row.role == "owner"])
+    return [
+        wire.transaction(
+            row,
+            deps.chains[row.chain_id],
+            status=_status(row, levels),
+            category=categories.get(row.id) if row.role == "owner" else None,
+            memo=noted.of_row(row),
+        )
+        for row in rows
+    ]
+
+
+async def _categories(deps: Deps, rows: Sequence[TransactionRow]) -> dict[str, Mapping[str, object]]:
+    """Categories of one user's rows by transaction id, as the user sees them."""
+    made = await budgets.assigned(deps.pool, [(row.user, row.id) for row in rows])
+    if not made:
+        return {}
+    user = made[0].user
+    looks = looks_of([user], *await budgets.looks(deps.pool, [user]))[user]
+    found = {
+        row.transaction_id: category_resource(
+            looks, Assignment(row.category_id, row.confidence, row.source, row.reasoning)
+        )
+        for row in made
+    }
+    return {key: category for key, category in found.items() if category is not None}
+
+
+def _status(row: TransactionRow, levels: Mapping[int, wire.Heights]) -> wire.Status:
     # A row commits together with its chain's cursor; without one it was taken back while we looked.
     reached = levels.get(row.chain_id)
-    status = wire.status(row.block_number, reached) if reached else "included"
-    return wire.transaction(row, deps.chains[row.chain_id], status=status)
+    return wire.status(row.block_number, reached) if reached else "included"
 
 
 async def buckets(deps: Deps, user: Address, *, chain_id: int | None, after: str | None, limit: int) -> BucketPage:

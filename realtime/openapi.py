@@ -187,7 +187,7 @@ def _responses(each: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     elif each.media != JSON:
         success["content"] = {each.media: {"schema": {"type": "string"}}}
     responses = {str(each.status): success}
-    if each.tagged:
+    if each.tagged and each.method == "GET":
         responses["304"] = {"description": "The caller has it already.", "headers": _headers(["ETag"])}
     for status, titles in sorted(_problems(each).items()):
         responses[str(status)] = {

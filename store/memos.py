@@ -38,10 +38,12 @@ class Memos:
 
     def by_id(self, rows: Iterable[tuple[int, str, int]]) -> dict[Address, dict[str, str]]:
         """Notes by user and transaction id, for these rows (chain id, transaction hash, n) whoever they concern."""
-        users = {key[0] for key in self.texts}
+        writers: dict[tuple[int, str], set[Address]] = {}
+        for user, chain_id, tx_hash, _ in self.texts:
+            writers.setdefault((chain_id, tx_hash), set()).add(user)
         found: dict[Address, dict[str, str]] = {}
-        for chain_id, tx_hash, n in rows if users else ():
-            for user in users:
+        for chain_id, tx_hash, n in rows:
+            for user in writers.get((chain_id, tx_hash), ()):
                 text = self.of(user, chain_id, tx_hash, n)
                 if text is not None:
                     found.setdefault(user, {})[f"{chain_id}:{tx_hash}:{n}"] = text

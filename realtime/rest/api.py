@@ -152,7 +152,8 @@ class Endpoint:
         body = answer.body if isinstance(answer.body, bytes) else orjson.dumps(answer.body)
         headers = dict(answer.headers)
         if self.tagged:
-            headers |= {"ETag": f'"{tag_of(body)}"', "Cache-Control": "private, no-cache"}
+            # A route may know a better tag than that of its bytes.
+            headers = {"ETag": f'"{tag_of(body)}"', "Cache-Control": "private, no-cache", **headers}
             if request.method in {"GET", "HEAD"} and _has(request, headers["ETag"]):
                 return Reply(304, b"", headers)
         return Reply(self.status, body, {"Content-Type": self.media, **headers})

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from realtime.rest import auth, chains, devices, history, me, notifications, operations
+from realtime.rest import auth, chains, devices, history, memos, notifications, operations, people
 from realtime.rest.api import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *auth.ROUTES,
-    *me.ROUTES,
+    *people.ROUTES,
     *chains.ROUTES,
     *history.ROUTES,
+    *memos.ROUTES,
     *notifications.ROUTES,
     *devices.ROUTES,
     *operations.ROUTES,

@@ -113,6 +113,19 @@ async def fill(pool: Pool, address: str) -> str:
     return rows[0].id
 
 
+def people_calls(me: Client, transaction_id: str) -> list[tuple[Client, str, str, Any]]:
+    contact, tx_hash = "/v1/contacts/0x" + "5b" * 20, transaction_id.split(":")[1]
+    return [
+        (me, "PATCH", "/v1/me", {"monthlyBudget": "100", "quietHours": {"start": "22:00", "end": "07:00"}}),
+        (me, "PUT", contact, {"label": "Shop"}),
+        (me, "GET", contact, None),
+        (me, "GET", "/v1/contacts", None),
+        (me, "DELETE", contact, None),
+        (me, "PUT", f"/v1/transactions/{transaction_id}/memo", {"memo": "lunch"}),
+        (me, "POST", "/v1/memos", {"chainId": CHAIN.id, "txHash": tx_hash, "memo": "lunch"}),
+    ]
+
+
 async def inbox_calls(me: Client, pool: Pool) -> list[tuple[Client, str, str, Any]]:
     notice = make_notice(user=me.address)
     await record(pool, notice)
@@ -152,6 +165,7 @@ async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_sett
             (me, "GET", "/v1/transactions", None),
             (me, "GET", f"/v1/transactions/{id_}", None),
             (me, "GET", "/v1/buckets", None),
+            *people_calls(me, id_),
             *(await inbox_calls(me, pool)),
             (me, "GET", "/healthz", None),
             (me, "GET", "/readyz", None),

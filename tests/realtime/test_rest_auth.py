@@ -55,7 +55,7 @@ async def test_a_wallet_signs_in_and_reads_its_profile(anyone: Client, deps: Dep
     assert set(got.json) == {"accessToken", "refreshToken", "expiresIn", "user"}
     assert got.json["expiresIn"] == deps.settings.access_token_ttl_s
     me = Client(anyone.session, anyone.base, got.json["accessToken"])
-    assert (await me.get("/v1/me")).json == got.json["user"]
+    assert got.json["user"].items() <= (await me.get("/v1/me")).json.items()
     assert got.json["user"]["address"] == wallet.address
 
 
