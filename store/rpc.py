@@ -142,8 +142,6 @@ class Rpc:
             except RpcError as error:
                 last = error
                 self._failed(url, error)
-                if error.kind == "jsonrpc":
-                    raise
                 continue
             for answer in answers:
                 if isinstance(answer, RpcError):

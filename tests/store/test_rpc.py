@@ -112,6 +112,18 @@ async def test_refusal_is_told_at_once_and_the_next_try_goes_elsewhere(
     assert other.calls["web3_clientVersion"] == 1
 
 
+async def test_batch_that_is_refused_as_a_whole_goes_to_the_next_node(
+    node: ScriptedNode, other: ScriptedNode, session: ClientSession
+) -> None:
+    node.takes_batches = False
+    rpc = make_rpc(session, node, other)
+
+    assert await rpc.batch([("web3_clientVersion", ())] * 2) == ["scripted/1.0"] * 2
+    assert other.calls["web3_clientVersion"] == 2
+    with pytest.raises(RpcError, match="jsonrpc: batches are not supported"):
+        await make_rpc(session, node).batch([("web3_clientVersion", ())] * 2)
+
+
 async def test_refused_call_of_a_batch_does_not_hide_in_it(node: ScriptedNode, session: ClientSession) -> None:
     calls = [("eth_chainId", ()), ("eth_getBlockByNumber", ("finalized", False))]
     node.finalized = None

@@ -109,6 +109,7 @@ class ScriptedNode:
     lag: int = 0
     """Blocks that this node is behind."""
     unoffered: set[str] = field(default_factory=set)
+    takes_batches: bool = True
     takes_block_hash: bool = True
     longest_range: int = 1_000_000
     silent: bool = False
@@ -241,6 +242,9 @@ class ScriptedNode:
             return web.Response(status=500 if fault == "http" else 429, text="<html>busy</html>")
         if fault == "not_json":
             return web.Response(text="{")
+        if many and not self.takes_batches:
+            refusal = {"code": -32600, "message": "batches are not supported"}
+            return web.json_response({"jsonrpc": "2.0", "id": None, "error": refusal})
         answers = [self._answer(call, fault) for call in calls]
         answers.reverse()  # a batch's answers come in any order
         return web.json_response(body=orjson.dumps(answers if many else answers[0]))

@@ -142,6 +142,8 @@ def test_registering_takes_no_wallet_from_its_owner() -> None:
     grab = [wallet_registered(BOB, OWN), wallet_registered(BOB, WALLET), deposited(ALICE, wallet=OWN), deposited(ALICE)]
 
     assert kinds(read(grab, wallets={OWN: ALICE, WALLET: None}))[2:] == [said.FundsDeposited] * 2
+    made = [wallet_created(ALICE, OWN), wallet_registered(BOB, OWN), deposited(ALICE, wallet=OWN)]
+    assert kinds(read(made))[2:] == [said.FundsDeposited]
     assert kinds(read([wallet_registered(BOB, OWN), wallet_created(ALICE, OWN), deposited(ALICE, wallet=OWN)]))[2:] == [
         said.FundsDeposited
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -97,6 +98,12 @@ async def test_chain_without_contracts_and_tokens_needs_no_logs(node: ScriptedNo
 
     assert [len(one.logs) for one in await fetch(rpc, CHAIN_ID, [await header(rpc, block)], nothing)] == [0]
     assert node.calls["eth_getLogs"] == 0
+
+
+async def test_empty_block_is_believed_at_once(node: ScriptedNode, rpc: Rpc, interest: Interest) -> None:
+    await fetch(rpc, CHAIN_ID, [await header(rpc, node.mine())], interest)
+
+    assert (node.calls["eth_getLogs"], node.calls["eth_getBlockReceipts"]) == (2, 0)
 
 
 # Empty logs under a bloom that says otherwise
@@ -213,8 +220,15 @@ async def test_failure_in_a_range_is_told_after_the_blocks_before_it(
         await anext(blocks)
 
 
-async def test_range_that_is_left_leaves_nothing_running(node: ScriptedNode, rpc: Rpc, interest: Interest) -> None:
+async def test_range_that_is_left_leaves_nothing_running(
+    node: ScriptedNode, session: ClientSession, interest: Interest
+) -> None:
     node.mine_many(CHUNK * 6)
+    rpc = Rpc([node.url], 60, session, chain_id=CHAIN_ID)
+    await rpc.call("web3_clientVersion")
     async with aclosing(fetch_range(rpc, CHAIN_ID, 1, CHUNK * 6, interest)) as blocks:
         await anext(blocks)
+        node.fail("*", "hang", "hang", "hang")
+        await anext(blocks)
+        await asyncio.wait_for(blocks.aclose(), timeout=5)
     # The fixture that watches over tasks fails this test when one is left.

@@ -9,7 +9,7 @@ import pytest
 
 from handlers import chain_events as said
 from handlers.chain_events import ChainEvent, DecodedBlock
-from store.chain import Header
+from store.chain import Header, header_from
 from store.records import BlockRef
 from store.rpc import WrongChain
 from tests.factories import TIME, make_address, make_hash
@@ -18,7 +18,7 @@ from tests.watchers.following import Run, following
 from tests.watchers.ledger import FakeLedger
 from tests.watchers.node import Fault, ScriptedNode
 from tests.watchers.said import ALICE, BOB, USDC, Tx, deposited, spent, transferred, wallet_created
-from watchers import catchup, follower
+from watchers import catchup, follower, heads
 from watchers.follower import Case, classify
 from watchers.reorg import ReorgTooDeep
 
@@ -160,6 +160,36 @@ async def test_ledger_is_told_the_chains_heights(node: ScriptedNode) -> None:
     assert ledger.tip is not None
 
 
+async def test_finalized_height_is_asked_for_though_nothing_is_polled(
+    node: ScriptedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "FINALIZED_EVERY_S", 0)
+    ledger = FakeLedger(node.chain(ws=node.ws))
+    async with following(ledger.chain, ledger, poll_s=60) as run:
+        await run.reaches(node)
+        await until(lambda: node.subscribers)
+        for finalized in (1, 2, 3):
+            node.mine()
+            node.finalized = finalized
+            await node.announce(node.mine())
+            await run.reaches(node)
+        await node.announce()
+        await until(lambda: ledger.told == (6, 3))
+
+
+async def test_heights_of_a_lagging_node_take_nothing_back(node: ScriptedNode) -> None:
+    node.mine_many(20)
+    node.finalized = 12
+    ledger = FakeLedger(node.chain())
+    async with following(ledger.chain, ledger) as run:
+        await run.reaches(node)
+        node.lag, node.finalized = 5, 8
+        asked = node.requests
+        await until(lambda: node.requests > asked + 5)
+
+        assert (run.heads.head, run.heads.finalized) == (20, 12)
+
+
 # Reorgs
 
 
@@ -182,6 +212,19 @@ async def test_reorg_takes_blocks_back_newest_first(depth: int, node: ScriptedNo
         *(-number for number in range(12, 12 - depth, -1)),
         *range(13 - depth, 13),
     ]
+
+
+async def test_one_announcement_of_a_reorg_is_enough(node: ScriptedNode) -> None:
+    node.mine_many(10)
+    ledger = FakeLedger(node.chain(ws=node.ws))
+    async with following(ledger.chain, ledger, poll_s=60) as run:
+        await run.reaches(node)
+        await until(lambda: node.subscribers)
+        node.reorg(4)
+        await node.announce()
+        await run.reaches(node)
+
+    assert ledger.hashes == node.hashes
 
 
 async def test_longer_and_shorter_branches_are_followed(node: ScriptedNode) -> None:
@@ -296,6 +339,18 @@ async def test_history_is_read_by_ranges_and_the_rest_block_by_block(
         said.FundsDeposited,
     ]
     assert node.calls["eth_getLogs"] < 20
+
+
+async def test_head_that_is_announced_first_does_not_skip_the_catch_up(node: ScriptedNode) -> None:
+    node.mine_many(30)
+    node.finalized = 30
+    head = node.mine()
+    ledger = FakeLedger(node.chain())
+    async with following(ledger.chain, ledger, poll_s=60) as run:
+        run.heads.again(header_from(head.header()))
+        await run.reaches(node)
+
+    assert ledger.history == [30, 31]
 
 
 async def test_range_is_shortened_until_the_node_takes_it(node: ScriptedNode) -> None:
