@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from tests.sim.bus import Weather
 from tests.sim.clock import Doom
-from tests.sim.node import Mood
+from tests.sim.node import Mood, SimNode
 from tests.watchers.node import FakeBlock
 
 if TYPE_CHECKING:
     from tests.sim.world import World
 
 DEEPEST = 8
+MOST_SLOW_READERS = 1
+"""Each costs a run a minute of its time."""
 FINALITY = 16
 """Blocks deeper than which a reorg stops the chain."""
 DOOMS: tuple[Doom, ...] = (
@@ -31,6 +33,7 @@ class Happenings:
         self.draw = world.draw("happenings")
         self.forks = 0
         self.top = 0
+        self.slow_readers = 0
         self.replaced: list[FakeBlock] = []
         always: dict[Callable[[], Awaitable[None]], int] = {self.mine: 10, self.burst: 2, self.join: 2, self.final: 1}
         sometimes: dict[Callable[[], Awaitable[None]], int] = {
@@ -38,6 +41,7 @@ class Happenings:
             self.come_back: 2,
             self.weather: 3,
             self.mood: 3,
+            self.outage: 1,
             self.lag: 2,
             self.old_heads: 2,
             self.cut_heads: 1,
@@ -53,12 +57,15 @@ class Happenings:
             self.clock_jump: 1,
             self.slow_reader: 1,
             self.ack: 1,
+            self.tell: 2,
         }
         chosen = {step: weight for step, weight in sometimes.items() if self.draw.random() < 0.6}
         self.table = {**always, **chosen}
 
     async def all(self, steps: int) -> None:
         """Let `steps` things happen, a moment apart."""
+        for node in self.world.nodes:
+            self._mood(node, fails=(0, 0, 0.1))
         for who in (0, 1):
             await self.world.sign_in_at_last(who)
             self.world.join(who)
@@ -152,12 +159,18 @@ class Happenings:
         await self.world.node.cut()
 
     async def mood(self) -> None:
-        node = self.draw.choice(self.world.nodes)
-        bad = self.draw.random() < 0.7
+        self._mood(self.draw.choice(self.world.nodes))
+
+    async def outage(self) -> None:
+        """Every node is bad at once."""
+        for node in self.world.nodes:
+            self._mood(node, fails=(0.3, 0.7))
+
+    def _mood(self, node: SimNode, fails: Sequence[float] = (0.0, 0.05, 0.2, 0.5)) -> None:
         node.mood = Mood(
-            fail=self.draw.choice((0.05, 0.2, 0.6)) if bad else 0,
-            stale=self.draw.choice((0, 0.3)) if bad else 0,
-            lie=self.draw.choice((0, 0.3)) if bad else 0,
+            fail=self.draw.choice(fails),
+            stale=self.draw.choice((0, 0, 0.3)),
+            lie=self.draw.choice((0, 0.2, 0.6)),
             latency_s=self.draw.choice((0.01, 0.05, 0.4)),
         )
 
@@ -243,6 +256,13 @@ class Happenings:
             self.count("clock jumped")
             self.world.trace(f"    {slot.name} by {jump_s} s")
 
+    async def tell(self) -> None:
+        """Somebody else appends to everybody's log while blocks are written."""
+        self.count("appended beside the watcher")
+        for user in self.world.tokens:
+            self.world.tell(user, times=self.draw.randint(1, 5))
+        await self.burst()
+
     # -- clients -------------------------------------------------------------------------------------------------------
 
     async def join(self) -> None:
@@ -260,7 +280,13 @@ class Happenings:
 
     async def slow_reader(self) -> None:
         """A client stops reading while its user gets a lot: it must be cut, and nobody else may wait."""
-        client, world = self.draw.choice(self.world.clients), self.world
+        world = self.world
+        narrow = [client for client in world.clients if client.http is world.narrow and client.live]
+        if not narrow or self.slow_readers == MOST_SLOW_READERS:
+            return
+        self.slow_readers += 1
+        client = self.draw.choice(narrow)
+        self.world.trace(f"{client.name} is slow")
         client.stall(stop=True)
         for _ in range(3):
             block = world.story.flood(world.node.head, client.user, fork=str(self.forks))

@@ -15,6 +15,8 @@ from realtime.engine import EngineServer
 from realtime.fanout import Hub
 from realtime.repair import Repair
 from store import cursors, ledger, log, outbox
+from store.chain import logs_of as chain_logs_of
+from store.postgres import retrying
 from store.rpc import RpcError
 from tests.sim.engines import Engines
 from tests.sim.world import run
@@ -58,7 +60,7 @@ def _early() -> Patches:
                 await self._publish(committed)
                 return committed
 
-        return await ingest._uncancelled(ingest.retrying(once))
+        return await ingest._uncancelled(retrying(once))
 
     with mock.patch.object(ingest.Ledger, "_commit", commit):
         yield
@@ -129,6 +131,13 @@ def _sequence() -> Patches:
         yield
 
 
+@mutation(3, "counters are read without their lock")
+def _unlocked() -> Patches:
+    unlocked = log.SQL["lock_counters"].replace("FOR NO KEY UPDATE", "")
+    with mock.patch.object(log, "SQL", {**log.SQL, "lock_counters": unlocked}):
+        yield
+
+
 @mutation(4, "the enqueue deletes the request, not the job")
 def _forgetful() -> Patches:
     original = outbox.dispatch
@@ -191,11 +200,9 @@ def _no_tombstone() -> Patches:
 
 @mutation(6, "a failing call for logs means no logs")
 def _error_is_empty() -> Patches:
-    original = fetch.logs_of
-
     async def logs_of(rpc: Any, hashes: Any, filters: Any) -> Any:
         try:
-            return await original(rpc, hashes, filters)
+            return await chain_logs_of(rpc, hashes, filters)
         except RpcError:
             return [() for _ in hashes]
 

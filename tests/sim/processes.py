@@ -24,12 +24,13 @@ from jobs.worker import Worker
 from realtime.app import SERVER, build
 from realtime.signatures import Signatures
 from realtime.sockets import RealtimeServer
-from store import outbox
+from store import log, outbox
 from store.clickhouse import Analytics
 from store.feed import Publisher, Subscriber
-from store.postgres import open_pool
+from store.postgres import Pool, open_pool
+from store.records import Draft
 from store.redis import open_redis
-from tests.sim.clock import Process
+from tests.sim.clock import Process, wall
 from watchers.ingest import writer
 from watchers.supervise import watch_all
 
@@ -128,6 +129,20 @@ class Slot:
 
 async def _as_coroutine(work: Awaitable[None]) -> None:
     await work
+
+
+async def tell_beside(pool: Pool, publisher: Publisher, user: str, *, times: int, draw: random.Random) -> None:
+    """What jobs and commands do while blocks are written: append to a user's log, each time in its own transaction."""
+    for _ in range(times):
+        async with pool.acquire() as conn, conn.transaction():
+            counters = await log.lock(conn, [user])
+            for _ in range(draw.randint(0, 6)):
+                await conn.execute("SELECT 1")  # whoever does not wait for the lock comes in between
+            cause = draw.randbytes(16).hex()
+            draft = Draft(user, cause, "resync", 1, {"reason": "correction"})
+            frames = await log.append(conn, counters, [draft], at=wall())
+        await publisher.publish([(frame.user, frame.text) for frame in frames])
+        await asyncio.sleep(draw.uniform(0, 0.1))
 
 
 @dataclass

@@ -10,7 +10,9 @@ from tests.sim.engines import Engines
 from tests.sim.world import run
 
 SEEDS = range(20)
-KEPT: dict[int, str] = {}
+KEPT: dict[int, str] = {
+    1014: "null for a balance opened a user at 0",
+}
 """Seeds that found a fault, and which."""
 
 

@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import aiohttp
-import coincurve
 import orjson
-import structlog
 from arq.constants import in_progress_key_prefix
+from asyncpg import PostgresError
 
-from config.settings import Settings
 from handlers.deps import Deps
 from jobs.persist import PERSIST_BLOCK
 from jobs.worker import ARQ_EXTRA_S
-from store.postgres import Connection, connect, open_pool
-from tests.factories import make_hash
-from tests.realtime.wallets import Wallet
+from store.feed import Publisher
+from store.postgres import Connection, Pool, connect, open_pool
 from tests.sim import checks
 from tests.sim.bus import Bus
 from tests.sim.chain import Story
 from tests.sim.client import Client
-from tests.sim.clock import Process, VirtualLoop, wall_ms
+from tests.sim.clock import Process, VirtualLoop
 from tests.sim.engines import Engines
 from tests.sim.happenings import FINALITY, Happenings
 from tests.sim.node import SimNode
-from tests.sim.processes import Site, Slot, Warehouse
-from watchers import catchup
+from tests.sim.pending import mended
+from tests.sim.processes import Site, Slot, Warehouse, tell_beside
+from tests.sim.stage import listening_to_logs, narrow_socket, settings, virtual_wall, wallet
 
 SETTLE_S = 240.0
 """Time in which everything must be well again after the last fault (s, virtual)."""
@@ -76,7 +71,7 @@ class World:
         self.seed, self.engines, self.steps = seed, engines, steps
         self.faults: Counter[str] = Counter()
         self.trace_lines: list[str] = []
-        self.people = [_wallet(seed, i) for i in range(PEOPLE)]
+        self.people = [wallet(seed, i) for i in range(PEOPLE)]
         self.users = [wallet.address for wallet in self.people]
         self.tokens: dict[str, str] = {}
         self.clients: list[Client] = []
@@ -88,6 +83,8 @@ class World:
         """What came too late, or was kept too long."""
         self._committed: list[dict[str, int]] = []
         self.conn: Connection
+        self.pool: Pool
+        self.publisher: Publisher
         self.site: Site
         self.http: aiohttp.ClientSession
         self.narrow: aiohttp.ClientSession
@@ -118,12 +115,13 @@ class World:
         async with AsyncExitStack() as closing:
             closing.enter_context(listening_to_logs(self.trace))
             closing.enter_context(virtual_wall())
+            closing.enter_context(mended())
             await self._set_up(closing)
             try:
                 await Happenings(self).all(self.steps)
                 failures += await self._settle()
                 failures += self.late[:5]
-                failures += await checks.faults_of(await self._outcome(closing))
+                failures += await checks.faults_of(self._outcome())
             except Exception as error:  # noqa: BLE001 - whatever ends a run is its failure, told with its trace
                 failures += [line for client in self.clients for line in client.failures]
                 failures.append(f"the run ended: {error!r}")
@@ -139,7 +137,11 @@ class World:
         url = await self.engines.fresh_database()
         self.conn = await connect(url)
         closing.push_async_callback(self.conn.close)
+        self.pool = await open_pool(url, size=3)
+        closing.callback(self.pool.terminate)
         await self.bus.up()
+        self.publisher = Publisher(self.bus.url)
+        closing.push_async_callback(self.publisher.close)
         closing.callback(self.bus.down)
         await self.bus.command(b"FLUSHALL")
         draw = self.draw("nodes")
@@ -149,12 +151,12 @@ class World:
         for node in self.nodes:
             await closing.enter_async_context(node)
         self.site = Site(
-            settings=_settings(url, self.bus.url, draw),
+            settings=settings(url, self.bus.url, draw),
             chain=first.chain(self.nodes[1], ws=first.ws, finality_depth=FINALITY),
             warehouse=Warehouse(self.draw("warehouse"), self.faults, fail=0.2),
         )
         self.http = await closing.enter_async_context(aiohttp.ClientSession())
-        connector = aiohttp.TCPConnector(limit=0, socket_factory=_narrow_socket)
+        connector = aiohttp.TCPConnector(limit=0, socket_factory=narrow_socket)
         self.narrow = await closing.enter_async_context(aiohttp.ClientSession(connector=connector))
         for name, main in (
             ("server-1", self.site.server),
@@ -245,6 +247,17 @@ class World:
         self.clients.append(client)
         self.task(client.run())
         return client
+
+    def tell(self, user: str, *, times: int) -> None:
+        """Append to a user's log beside the watcher."""
+        draw = self.draw(f"tell {user} {asyncio.get_running_loop().time()}")
+        self.task(self._told(tell_beside(self.pool, self.publisher, user, times=times, draw=draw)))
+
+    async def _told(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except PostgresError as error:
+            self.late.append(f"an append beside the watcher failed: {error!r}")
 
     async def _database_clock(self) -> None:
         """PostgreSQL's clock is the machine's: let what it dates grow old with our time."""
@@ -351,10 +364,8 @@ class World:
         ]
         return waits
 
-    async def _outcome(self, closing: AsyncExitStack) -> checks.Outcome:
-        pool = await open_pool(self.site.settings.database_url, size=1)
-        closing.callback(pool.terminate)
-        deps = Deps(self.site.settings, {self.site.chain.id: self.site.chain}, pool, _Mute(), now=_clock)
+    def _outcome(self) -> checks.Outcome:
+        deps = Deps(self.site.settings, {self.site.chain.id: self.site.chain}, self.pool, self.publisher, now=_clock)
         return checks.Outcome(
             self.conn,
             deps,
@@ -383,77 +394,9 @@ class World:
         )
 
 
-class _Mute:
-    async def publish(self, frames: Sequence[tuple[str, bytes]], blocks: Sequence[tuple[int, bytes]] = ()) -> bool:
-        return False
-
-    async def wake(self, channel: str) -> bool:
-        return False
-
-
 STEP = timedelta(seconds=CLOCK_STEP_S)
 JSON = {"Content-Type": "application/json"}
 
 
-def _narrow_socket(address: Any) -> socket.socket:
-    made = socket.socket(address[0], address[1], address[2])
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    return made
-
-
 def _clock() -> Any:
     return Process("checks").now()
-
-
-def _wallet(seed: int, who: int) -> Wallet:
-    return Wallet(coincurve.PrivateKey(bytes.fromhex(make_hash("key", seed, who)[2:])))
-
-
-def _settings(database_url: str, redis_url: str, draw: random.Random) -> Settings:
-    plenty = dict.fromkeys(("sign_in_limit_per_minute", "read_limit_per_minute", "command_limit_per_minute"), 1_000_000)
-    return Settings(
-        database_url=database_url,
-        redis_url=redis_url,
-        clickhouse_url="http://127.0.0.1:9/unused",
-        data_dir=Path("/nonexistent"),
-        chains_file=Path("/nonexistent/chains.toml"),
-        secret_key="k" * 32,
-        access_token_ttl_s=365 * 86_400,
-        rpc_timeout_s=3,
-        poll_interval_s=1,
-        socket_buffer_bytes=draw.choice((16 * 1024, 256 * 1024)),
-        **plenty,
-    )
-
-
-@contextmanager
-def virtual_wall() -> Iterator[None]:
-    """arq's clock is ours, and catch-up takes small steps."""
-    with (
-        mock.patch("arq.worker.timestamp_ms", wall_ms),
-        mock.patch("arq.connections.timestamp_ms", wall_ms),
-        mock.patch("jobs.worker.timestamp_ms", wall_ms),
-        mock.patch.object(catchup, "FIRST_RANGE", 5),
-    ):
-        yield
-
-
-@contextmanager
-def listening_to_logs(trace: Callable[[str], None]) -> Iterator[None]:
-    """Warnings and errors of the product go into the trace."""
-
-    def keep(_: Any, level: str, event: dict[str, Any]) -> Any:
-        if level not in ("debug", "info"):
-            facts = {key: value for key, value in event.items() if key not in ("event", "exc_info")}
-            trace(f"    {level}: {event['event']} {facts}")
-            if event.get("exc_info"):
-                trace(traceback.format_exc())
-        raise structlog.DropEvent
-
-    processors = structlog.get_config()["processors"]
-    before = list(processors)
-    processors[:] = [keep]
-    try:
-        yield
-    finally:
-        processors[:] = before
