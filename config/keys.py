@@ -46,3 +46,8 @@ def queue_name(queue: str) -> str:
 def rate_limit(scope: str, subject: str) -> str:
     """Key of one GCRA cell: who (`subject`) may call what (`scope`)."""
     return f"limit:{scope}:{subject}"
+
+
+def ai_answer(name: str) -> str:
+    """Key of what a language model answered; `name` hashes everything that was asked, and who asked."""
+    return f"ai:{name}"

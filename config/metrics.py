@@ -55,6 +55,9 @@ SIGN_INS = Counter("expendi_sign_ins", "Attempts to sign in, by outcome.", ["out
 
 SEALS_BROKEN = Counter("expendi_seals_broken", "Sealed fields read that no key opens, by purpose.", ["purpose"])
 
+AI_CALLS = Counter("expendi_ai_calls", "Calls of language models, by provider and outcome.", ["provider", "outcome"])
+CATEGORIZED = Counter("expendi_categorized", "Spends that a job judged, by whose answer counts.", ["by"])
+
 JOBS = Counter("expendi_jobs", "Jobs run, by name and outcome.", ["job", "outcome"])
 JOB_SECONDS = Histogram("expendi_job_seconds", "Time one attempt of a job took (s).", ["job"], buckets=_LATENCY_S)
 PERSIST_LAG_SECONDS = Gauge("expendi_persist_lag_seconds", "Age of the oldest committed block not yet persisted (s).")

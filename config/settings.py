@@ -12,6 +12,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -106,6 +107,7 @@ def _seal_keys(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 RedisUrl = Annotated[str, AfterValidator(_url("redis", "rediss", "redis+cluster", "rediss+cluster", "unix"))]
 HttpUrl = Annotated[str, AfterValidator(_url("http", "https"))]
 Listed = BeforeValidator(_listed)
+UsdAmount = Annotated[Decimal, Field(ge=0, le=10_000)]
 
 
 class Settings(BaseModel):
@@ -193,6 +195,31 @@ class Settings(BaseModel):
     """Most events replayed to a socket; beyond it a snapshot is cheaper."""
     head_check_interval_s: float = Field(default=2.0, gt=0)
     """How often counter rows of connected users are compared (s), so a lost last message is found."""
+
+    openai_api_key: SecretStr = SecretStr("")
+    """Key of OpenAI; unset: it is not asked. Only spends of users who consent are shown to it."""
+    openai_model: str = "gpt-5.4-nano"
+    """Model of OpenAI: a small one that keeps to a JSON schema is enough."""
+    openai_base_url: HttpUrl = Field(default="", repr=False)
+    """Another server that speaks OpenAI's protocol, as `https://host/v1`."""
+    openai_input_usd: UsdAmount = Decimal("0.20")
+    """Price of a million tokens that the OpenAI model reads (US dollars)."""
+    openai_output_usd: UsdAmount = Decimal("1.25")
+    """Price of a million tokens that the OpenAI model writes (US dollars)."""
+    anthropic_api_key: SecretStr = SecretStr("")
+    """Key of Anthropic; unset: it is not asked. With both keys it is asked where OpenAI fails."""
+    anthropic_model: str = "claude-haiku-4-5"
+    """Model of Anthropic: a small one that keeps to a JSON schema is enough."""
+    anthropic_base_url: HttpUrl = Field(default="", repr=False)
+    """Another server that speaks Anthropic's protocol, as `https://host`."""
+    anthropic_input_usd: UsdAmount = Decimal("1.00")
+    """Price of a million tokens that the Anthropic model reads (US dollars)."""
+    anthropic_output_usd: UsdAmount = Decimal("5.00")
+    """Price of a million tokens that the Anthropic model writes (US dollars)."""
+    ai_timeout_s: float = Field(default=8.0, gt=0, le=30)
+    """Time one call of a language model may take (s); after it the local model's answer counts."""
+    ai_daily_cap_usd: UsdAmount = Decimal("0.10")
+    """Most that models may cost per user and UTC day (US dollars); some twenty questions of twenty spends. 0: none."""
 
     log_retention_days: int = Field(default=30, ge=1)
     """Days an event stays in a user's log; older clients get a snapshot."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from handlers.deps import Deps
+from jobs.outbound.models import Models
 from store.clickhouse import Analytics
 from store.outbox import Claim, Queue
 
@@ -16,6 +17,8 @@ class Tools:
 
     deps: Deps
     analytics: Analytics
+    models: Models | None = None
+    """Who is asked for categories; None: nobody, rules and history decide alone."""
 
 
 @dataclass(frozen=True, slots=True)

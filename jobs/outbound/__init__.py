@@ -1,0 +1,1 @@
+"""Others' servers and models that jobs ask: whatever answers here may be away, slow, wrong or hostile."""
