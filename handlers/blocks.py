@@ -28,9 +28,10 @@ from handlers.rules.money import token_facts, usd_text
 from handlers.rules.periods import PERIOD, iso
 from handlers.rules.purse import Purse
 from handlers.spending import close_periods
-from store import cursors, ledger, log, notifications, outbox, spending
+from store import cursors, ledger, log, memos, notifications, outbox, pushes, spending
 from store.postgres import Tx, is_passing
 from store.records import Address, BlockRef, BucketRow, Cursor, Frame, Log, QuarantinedLog
+from store.sealed import KeyRing
 
 logger = structlog.get_logger(__name__)
 
@@ -66,6 +67,8 @@ class Setting:
     known: Mapping[Address, int | None]
     owners: Mapping[Address, Address | None]
     now: datetime
+    ring: KeyRing
+    hold_s: float
 
     @property
     def users(self) -> list[Address]:
@@ -84,8 +87,13 @@ async def apply(
     owners: Mapping[Address, Address | None],
     openings: Openings,
     now: datetime,
+    ring: KeyRing,
+    hold_s: float,
 ) -> Committed:
-    """Apply a block on top of `before`; the caller commits. Raises CursorMoved or ParentMismatch and writes nothing."""
+    """Apply a block on top of `before`; the caller commits. Raises CursorMoved or ParentMismatch and writes nothing.
+
+    `ring` opens memos; pushes wait `hold_s` (s) for a device to show what they tell.
+    """
     ref = BlockRef(block.number, block.hash)
     _check_parent(before, block)
     await cursors.move(tx, before, chain.id, ref, time=block.time, head=head, finalized=finalized)
@@ -96,7 +104,8 @@ async def apply(
     rows = 0
     if block.events or due or openings:
         known = await _known_users(tx, chain, block.events, owners=owners, also=[*(b.user for b in due), *openings])
-        setting = Setting(tx, chain, block, generation, join(block.events), openings, known, owners, now)
+        legs = join(block.events)
+        setting = Setting(tx, chain, block, generation, legs, openings, known, owners, now, ring, hold_s)
         frames, rows, users = await _apply_events(setting, due)
     for refused in block.quarantined:
         await _quarantine(tx, chain, ref, refused)
@@ -253,17 +262,24 @@ async def _open_purses(
     setting: Setting, events: Sequence[ChainEvent]
 ) -> tuple[dict[Address, Purse], dict[Address, Inbox]]:
     """Budgets and inboxes of the signed-in users of the block, with what rules and history know of its spends."""
+    tx, chain_id = setting.tx, setting.chain.id
+    moved = [event for event in events if isinstance(event, WalletEvent | TokenTransfer)]
+    places = [(chain_id, event.tx_hash, event.n) for event in moved]
+    noted = await memos.for_transactions(tx, setting.ring, setting.users, {(chain_id, e.tx_hash) for e in moved})
+    texts = noted.by_id(places)
     asked: dict[Address, list[Subject]] = {}
     transactions: list[tuple[Address, str]] = []
-    for event in events:
-        key = f"{setting.chain.id}:{event.tx_hash}:{event.n}"
+    for event in moved:
+        key = f"{chain_id}:{event.tx_hash}:{event.n}"
         if isinstance(event, SpentFromBucket):
-            asked.setdefault(event.user, []).append(_subject(setting.chain, event))
+            memo = texts.get(event.user, {}).get(key)
+            asked.setdefault(event.user, []).append(_subject(setting.chain, event, memo))
             transactions.append((event.user, key))
         elif isinstance(event, TokenTransfer):
             transactions += [(user, key) for user in (event.sender, event.recipient) if user in setting.known]
-    tx = setting.tx
-    purses = await budgets.load(tx, setting.users, at=setting.block.time, asked=asked, transactions=transactions)
+    purses = await budgets.load(
+        tx, setting.users, at=setting.block.time, asked=asked, transactions=transactions, memos=texts
+    )
     if not purses:
         return {}, {}
     unread = await notifications.unread(tx, purses)
@@ -271,10 +287,10 @@ async def _open_purses(
     return purses, {user: Inbox(user, allowed[user], unread[user]) for user in purses}
 
 
-def _subject(chain: Chain, event: SpentFromBucket) -> Subject:
+def _subject(chain: Chain, event: SpentFromBucket, memo: str | None) -> Subject:
     _, decimals, is_usd = token_facts(chain, event.token)
     usd = Decimal(usd_text(event.amount, decimals)) if is_usd and decimals is not None else None
-    return Subject(event.recipient, shown_name(event.name), None, usd)
+    return Subject(event.recipient, shown_name(event.name), memo, usd)
 
 
 def _open_balances(book: Book, openings: Openings) -> None:
@@ -312,7 +328,10 @@ async def _write(setting: Setting, book: Book) -> list[Frame]:
     if not book.drafts:
         return []
     counters = await log.lock(tx, (draft.user for draft in book.drafts))
-    return await log.append(tx, counters, book.drafts, at=setting.now)
+    frames = await log.append(tx, counters, book.drafts, at=setting.now)
+    intents = [intent for inbox in book.inboxes.values() for intent in inbox.intents]
+    await pushes.record(tx, intents, at=setting.now, hold_s=setting.hold_s)
+    return frames
 
 
 def _refused(event: ChainEvent, error: Exception) -> QuarantinedLog:

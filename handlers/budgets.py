@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -11,16 +12,20 @@ from handlers.deps import Deps
 from handlers.errors import FieldError, Invalid, NotFound
 from handlers.events import BudgetUpdate
 from handlers.rules.alerts import Edge
+from handlers.rules.budget_impact import bucket_impact
 from handlers.rules.calendar import month_of
 from handlers.rules.categorize import Assignment, Habits, Subject, features_of
 from handlers.rules.ids import event_id
-from handlers.rules.money import dollars
+from handlers.rules.looks import Look, amounts_of, looks_of
+from handlers.rules.money import amount as token_amount
+from handlers.rules.money import dollars, token_facts, usd_text
 from handlers.rules.month_budget import Figure, overrun, safe_per_day, status, utilization
-from handlers.rules.purse import Decided, Look, Place, Purse, budgets_of
-from store import budgets, log
+from handlers.rules.periods import is_due
+from handlers.rules.purse import Decided, Place, Purse, budgets_of
+from store import budgets, log, spending
 from store.budgets import AssignedRow, EdgeRow, PersonRow
-from store.postgres import Pool, Tx, in_transaction
-from store.records import Address, Draft, Frame
+from store.postgres import Pool, Tx, frozen, in_transaction
+from store.records import Address, BalanceKey, Draft, Frame
 
 EDGES_SINCE = timedelta(days=32)
 """Age of the oldest period that may still be open: a month, or a bucket's 30 days."""
@@ -44,7 +49,9 @@ async def load(
     if not people:
         return {}
     known = [person.user for person in people]
-    looks, amounts = await _looks(tx, known)
+    rows, customs = await budgets.looks(tx, known)
+    looks = looks_of(known, rows, customs)
+    amounts = amounts_of(customs)
     habits = await _habits(tx, known, asked or {})
     purses = {person.user: _purse(person, at, looks, amounts, habits, memos or {}) for person in people}
     await _fill_figures(tx, purses)
@@ -107,6 +114,45 @@ async def listed(deps: Deps, user: Address) -> list[dict[str, object]]:
     """`GET /budgets`: the budgets as the snapshot shows them."""
     now = deps.now()
     return (await _own(deps.pool, user, now)).states(now)
+
+
+async def simulate(
+    deps: Deps, user: Address, *, chain_id: int, bucket: str, token: Address, amount: int
+) -> dict[str, object]:
+    """Whether a spend of raw `amount` would fit, in one instant's state; writes nothing. Raises NotFound."""
+    chain = deps.chains.get(chain_id)
+    async with frozen(deps.pool) as tx:
+        now = deps.now()
+        rows = await spending.buckets_of(tx, chain_id, [user])
+        held = await spending.balances_of(tx, chain_id, [user])
+        purse = await _own(tx, user, now)
+    row = next((row for row in rows if bucket in (row.bucket_id, row.name)), None)
+    if chain is None or row is None:
+        raise NotFound("You have no bucket of this id or name on this chain.")
+    started = row.period_start if row.period_start and not is_due(row.period_start, now) else None
+    before = row.spent if started else 0
+    after = replace(row, spent=before + amount, period_start=started or now)
+    usd_token = chain.usd_token
+    _, decimals, is_usd = token_facts(chain, token)
+    usd = Decimal(usd_text(amount, decimals)) if is_usd and decimals is not None else None
+    impacts, _ = purse.spend(None, usd, at=now)
+    balance = held.get(BalanceKey(user, chain_id, "bucket", row.wallet, row.bucket_id, token), 0)
+    reasons = [
+        *(["inactive"] if not row.active else []),
+        *(["over_limit"] if row.monthly_limit and after.spent > row.monthly_limit else []),
+        *(["over_balance"] if amount > balance else []),
+        *(["over_budget"] if any(impact["status"] == "over_budget" for impact in impacts) else []),
+    ]
+    return {
+        "fits": not reasons,
+        "reasons": reasons,
+        "bucket": bucket_impact(
+            after, spent_before=before, now=now, decimals=usd_token.decimals if usd_token else None
+        ),
+        "budgets": impacts,
+        "balanceBefore": token_amount(chain, token, balance),
+        "balanceAfter": token_amount(chain, token, balance - amount),
+    }
 
 
 async def set_budget(deps: Deps, user: Address, category_id: str | None, amount: Decimal | None) -> None:
@@ -177,31 +223,6 @@ async def _own(tx: Tx | Pool, user: Address, now: datetime) -> Purse:
 
 
 # Rows and purses ---------------------------------------------------------------------------------------------------
-
-
-async def _looks(
-    tx: Tx | Pool, users: Sequence[Address]
-) -> tuple[dict[Address, dict[str, Look]], dict[Address, list[tuple[str, Decimal]]]]:
-    rows, customs = await budgets.looks(tx, users)
-    shared = {row.id: Look(row.id, row.name, row.icon_url, row.color_hex) for row in rows if row.owner is None}
-    looks: dict[Address, dict[str, Look]] = {}
-    for row in rows:
-        if row.owner is not None:
-            looks.setdefault(row.owner, dict(shared))[row.id] = Look(row.id, row.name, row.icon_url, row.color_hex)
-    amounts: dict[Address, list[tuple[str, Decimal]]] = {}
-    for custom in customs:
-        own = looks.setdefault(custom.user, dict(shared))
-        base = own.get(custom.category_id)
-        if base is None:
-            continue
-        own[base.id] = Look(
-            base.id, custom.name or base.name, custom.icon_url or base.icon_url, custom.color_hex or base.color_hex
-        )
-        if custom.budget is not None:
-            amounts.setdefault(custom.user, []).append((base.id, custom.budget))
-    for user in users:
-        looks.setdefault(user, shared)
-    return looks, amounts
 
 
 async def _habits(

@@ -22,9 +22,10 @@ from handlers.rules.month_budget import NOTHING, Budget
 from handlers.rules.notices import alert_draft, alert_notice
 from handlers.rules.purse import Purse
 from store import budgets as rows
-from store import log, notifications
+from store import log, notifications, pushes
 from store.budgets import SubjectRow
 from store.postgres import Tx, in_transaction
+from store.pushes import Intent
 from store.records import Address, Draft, Frame
 
 SIMILAR_MAX = 500
@@ -95,6 +96,7 @@ async def _assign(deps: Deps, tx: Tx, user: Address, choices: Sequence[Choice]) 
     now = deps.now()
     subjects = await rows.subjects(tx, user, [choice.transaction_id for choice in choices])
     drafts: list[Draft] = []
+    intents: list[Intent] = []
     changed = 0
     for moment, group in _by_month(choices, subjects):
         work = await _open(tx, user, [subjects[choice.transaction_id] for choice in group], at=moment, now=now)
@@ -108,7 +110,10 @@ async def _assign(deps: Deps, tx: Tx, user: Address, choices: Sequence[Choice]) 
         await notifications.record(tx, work.inbox.kept)
         await rows.save_memory(tx, user, work.learned)
         drafts += await work.correct(tx)
-    return await log.append(tx, counters, drafts, at=now), changed
+        intents += work.inbox.intents
+    frames = await log.append(tx, counters, drafts, at=now)
+    await pushes.record(tx, intents, at=now, hold_s=deps.settings.push_hold_s)
+    return frames, changed
 
 
 def _by_month(choices: Iterable[Choice], subjects: dict[str, SubjectRow]) -> list[tuple[datetime, list[Choice]]]:
@@ -216,6 +221,7 @@ class _Work:
 
     async def correct(self, tx: Tx) -> list[Draft]:
         """Take alerts that no longer hold out of the inbox; what to tell when that leaves fewer unread."""
+        await pushes.take_back(tx, self.purse.user, self.gone, at=self.now)
         if not await notifications.correct(tx, self.purse.user, self.gone, at=self.now):
             return []
         left = (await notifications.unread(tx, [self.purse.user]))[self.purse.user]

@@ -75,6 +75,32 @@ class Ack(Command):
     """Highest seq shown; not beyond the end of the log."""
 
 
+class SetCategory(Command):
+    """Give a transaction a category by hand: final, and learned from."""
+
+    name = "set_category"
+
+    transaction_id: str = Field(max_length=128)
+    """`<chainId>:<txHash>:<n>`."""
+    category_id: UUID = Field(strict=False)
+    """One of the defaults or one's own."""
+    apply_to_similar: bool = False
+    """Also other payments to the same payee, past ones and those to come."""
+
+
+class SimulateSpend(Command):
+    """Ask whether a spend would fit; nothing is written."""
+
+    name = "simulate_spend"
+
+    chain_id: int = Field(ge=1, lt=MAX_SEQ)
+    bucket: str = Field(min_length=1, max_length=256)
+    """Id or exact name of one's own bucket."""
+    token: AnyCaseAddress
+    amount: str = Field(pattern=r"^[0-9]{1,78}$")
+    """Base units."""
+
+
 NotificationId = Annotated[UUID, Field(strict=False)]
 
 
@@ -105,7 +131,8 @@ class Renew(Command):
 
 
 COMMANDS: Mapping[str, type[Command]] = {
-    command.name: command for command in (JoinUserRoom, SubscribeNotifications, Ack, MarkRead, Renew)
+    command.name: command
+    for command in (JoinUserRoom, SubscribeNotifications, Ack, MarkRead, SetCategory, SimulateSpend, Renew)
 }
 
 

@@ -15,6 +15,7 @@ from handlers.resources import (
     Category,
     MonthImpact,
     Notification,
+    Problem,
     Resource,
     Snapshot,
     Subject,
@@ -62,6 +63,16 @@ class SessionStarted(Event):
     recovered: bool
     replayed: int
     server_time: Time
+
+
+class SessionClosed(Event):
+    """Last event of a socket that the server closes: why, as a problem. A slow client is cut without it."""
+
+    name = "session_closed"
+    durable = False
+
+    reason: Literal["token_expired", "revoked"]
+    error: Problem
 
 
 class SnapshotTaken(Event, Snapshot):
@@ -191,6 +202,7 @@ class ChainStatus(Event):
 
 CATALOGUE: tuple[type[Event], ...] = (
     SessionStarted,
+    SessionClosed,
     SnapshotTaken,
     NewTransaction,
     TransactionReverted,

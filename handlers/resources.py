@@ -25,6 +25,25 @@ class Resource(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
 
+class FieldError(Resource):
+    """One bad part of the request: JSON pointer into the body, or `/query/<name>`."""
+
+    pointer: str
+    message: str
+
+
+class Problem(Resource):
+    """A refusal (RFC 9457); `code` is for programs, `detail` says what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | None
+    errors: list[FieldError]
+
+
 class Amount(Resource):
     """A token amount. `decimals` and `symbol` are null for a token the chain table doesn't list."""
 
@@ -135,6 +154,17 @@ class Category(Resource):
     custom_color_hex: Color
     is_favorite: bool
     monthly_budget: Money | None
+
+
+class Simulation(Resource):
+    """Whether a spend would fit. `reasons` says what stands against it; pace alone does not."""
+
+    fits: bool
+    reasons: list[Literal["inactive", "over_limit", "over_balance", "over_budget"]]
+    bucket: BudgetImpact
+    budgets: list[MonthImpact]
+    balance_before: Amount
+    balance_after: Amount
 
 
 class TransactionCategory(Resource):

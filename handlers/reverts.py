@@ -29,7 +29,7 @@ from handlers.rules.inbox import unread_body
 from handlers.rules.month_budget import Figure
 from handlers.rules.notices import ALERT_KIND
 from handlers.rules.purse import Purse
-from store import cursors, ledger, log, notifications, spending
+from store import cursors, ledger, log, notifications, pushes, spending
 from store.cursors import RevertedBlock
 from store.log import Told
 from store.postgres import Tx
@@ -115,6 +115,7 @@ async def _corrections(
     undone = set(purse.taken_back(restored.buckets, restored.block.time)) if purse else set()
     gone = undone | {entry.event_id for entry in told if entry.event == NewTransaction.name}
     unread = await notifications.correct(tx, user, sorted(gone), at=now)
+    await pushes.take_back(tx, user, sorted(gone), at=now)
     drafts: list[Draft] = []
     elsewhere = undone - {entry.event_id for entry in told}
     for entry in told:

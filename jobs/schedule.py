@@ -18,9 +18,11 @@ from arq.cron import CronJob, cron
 from arq.typing import WorkerCoroutine
 
 from config import keys, metrics
+from handlers import budgets
+from jobs.images import sweep_uploads
 from jobs.job import Tools
+from store import idempotency, persistence, sessions
 from store import log as user_log
-from store import persistence, sessions
 from store.outbox import Queue
 
 log = structlog.get_logger(__name__)
@@ -28,6 +30,8 @@ log = structlog.get_logger(__name__)
 UNPERSISTED_S = 5.0
 """Age at which a block's persistence is asked for again (s): some hundred times what a job takes."""
 UNPERSISTED_LIMIT = 1000
+MONTHS_AT_ONCE = 200
+"""Users told of a new month between two looks at the clock."""
 PRUNE_BATCH = 2000
 """Rows deleted by one statement: few enough that nobody waits for its locks."""
 PRUNE_BUDGET_S = 10.0
@@ -48,6 +52,11 @@ class Periodic:
     timeout_s: float
     minutes: frozenset[int] | None = None
     seconds: frozenset[int] = frozenset({0})
+
+
+async def begin_months(tools: Tools) -> int:
+    """Tell users with a budget of their new month: well within a minute of its beginning."""
+    return await _batches(lambda: budgets.begin_months(tools.deps, limit=MONTHS_AT_ONCE))
 
 
 async def ask_unpersisted(tools: Tools) -> int:
@@ -77,10 +86,18 @@ async def prune_preimages(tools: Tools) -> int:
     )
 
 
+async def prune_idempotency(tools: Tools) -> int:
+    """Delete answers that nobody may ask for again."""
+    return await _batches(lambda: idempotency.prune(tools.deps.pool, batch=PRUNE_BATCH))
+
+
 SCHEDULE = (
+    Periodic("begin_months", "quick", begin_months, timeout_s=20, seconds=frozenset({0, 20, 40})),
     Periodic("ask_unpersisted", "quick", ask_unpersisted, timeout_s=10, seconds=frozenset(range(0, 60, 5))),
     Periodic("prune_log", "slow", prune_log, timeout_s=20, minutes=frozenset(range(2, 60, 10))),
     Periodic("prune_sessions", "slow", prune_sessions, timeout_s=20, minutes=frozenset(range(4, 60, 10))),
+    Periodic("prune_idempotency", "slow", prune_idempotency, timeout_s=20, minutes=frozenset(range(8, 60, 10))),
+    Periodic("sweep_uploads", "slow", sweep_uploads, timeout_s=20, minutes=frozenset({35})),
     Periodic("prune_preimages", "slow", prune_preimages, timeout_s=20, minutes=frozenset(range(6, 60, 10))),
 )
 

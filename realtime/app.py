@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
-from handlers import audit, history, notifications, snapshot
+from handlers import audit, budgets, categorizing, history, notifications, snapshot
 from handlers.auth import SignatureCheck
-from handlers.commands import Command, MarkRead
+from handlers.commands import Command, MarkRead, SetCategory, SimulateSpend
 from handlers.deps import Deps
 from handlers.rules.heights import ChainHeights
 from handlers.snapshot import Snapshot
@@ -28,6 +28,7 @@ from realtime.sockets import RealtimeServer
 from store import acks, log, sessions
 from store.audit import Caller
 from store.limits import Cells
+from store.objects import open_objects
 from store.records import Address, Entry, Head
 from store.redis import Client
 
@@ -52,6 +53,7 @@ def build(deps: Deps, redis: Client, signatures: SignatureCheck) -> web.Applicat
         redis=redis,
         writes=Writes(),
         openapi=document(ENDPOINTS),
+        objects=open_objects(deps.settings),
     )
     for each in ENDPOINTS:
         app.router.add_route(each.method, each.path, each.handle)
@@ -81,6 +83,7 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
     await app[SERVER].start()
     yield
     await app[WEB].writes.ended(timeout_s=WRITES_S)
+    await app[WEB].objects.close()
 
 
 async def _stop_sockets(app: web.Application) -> None:
@@ -143,6 +146,24 @@ class _Actions:
         match command:
             case MarkRead(notification_ids=ids, up_to=up_to):
                 return {"unreadCount": await notifications.mark_read(self.deps, user, ids=ids, up_to=up_to)}
+            case SetCategory():
+                changed = await categorizing.choose(
+                    self.deps,
+                    user,
+                    command.transaction_id,
+                    str(command.category_id),
+                    apply_to_similar=command.apply_to_similar,
+                )
+                return {"changed": changed}
+            case SimulateSpend():
+                return await budgets.simulate(
+                    self.deps,
+                    user,
+                    chain_id=command.chain_id,
+                    bucket=command.bucket,
+                    token=command.token,
+                    amount=int(command.amount),
+                )
         raise TypeError(f"{command.name} has no action")
 
 

@@ -9,6 +9,7 @@ import orjson
 from pydantic import TypeAdapter
 from pydantic.alias_generators import to_camel
 
+from handlers import resources
 from handlers.errors import (
     Conflict,
     Internal,
@@ -20,7 +21,7 @@ from handlers.errors import (
     Unauthenticated,
     Unavailable,
 )
-from realtime.rest import once, shapes
+from realtime.rest import once
 from realtime.rest.api import JSON, Endpoint, Header, UnsupportedMediaType, Upload
 from realtime.rest.boundary import PROBLEM_TYPE
 from realtime.rest.upload import MULTIPART, NotMultipart
@@ -32,6 +33,8 @@ TAGS = {
     "me": "The signed-in user.",
     "chains": "Chains and their heights.",
     "log": "State, events and transactions.",
+    "categories": "Categories, their pictures, and the rules that lead to them.",
+    "media": "Icons and pictures; public, since their names tell nothing.",
     "budgets": "Buckets and what they hold.",
     "notifications": "The inbox, what is wanted where, and the devices that are told by push.",
     "operations": "For operators.",
@@ -100,7 +103,7 @@ _Schemas = dict[tuple[str, str], dict[str, Any]]
 
 def _schemas(endpoints: Iterable[Endpoint]) -> tuple[_Schemas, dict[str, Any]]:
     """Schema of every body and answer, by (operation, direction), and the components that they refer to."""
-    inputs: list[Any] = [("problem", "serialization", TypeAdapter(shapes.Problem))]
+    inputs: list[Any] = [("problem", "serialization", TypeAdapter(resources.Problem))]
     for each in endpoints:
         if each.answers is not None:
             inputs.append((each.name, "serialization", TypeAdapter(each.answers)))

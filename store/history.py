@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from uuid import UUID
 
 import asyncpg
 
@@ -42,6 +43,7 @@ class Filters:
     min_usd: Decimal | None = None
     max_usd: Decimal | None = None
     q: str | None = None
+    category: UUID | None = None
 
 
 async def transactions(
@@ -65,6 +67,7 @@ async def transactions(
         start.block_time,
         start.id,
         limit,
+        filters.category,
     )
     return [_row(row) for row in rows]
 

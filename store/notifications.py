@@ -50,6 +50,8 @@ class Notice:
     created_at: datetime
     facts: Mapping[str, object] = field(default_factory=dict)
     read_at: datetime | None = None
+    subject: str = ""
+    """What a phone is told of once, whatever block includes it; empty: this kind of its transaction."""
 
     @property
     def id(self) -> UUID:

@@ -20,6 +20,7 @@ from store import cursors, spending
 from store.cursors import CursorMoved
 from store.postgres import LOST, Connection, Tx, connect, retrying
 from store.records import Address, BlockRef, Cursor
+from store.sealed import KeyRing
 
 logger = structlog.get_logger(__name__)
 
@@ -43,6 +44,7 @@ class Ledger:
         self._deps = deps
         self._chain = chain
         self._conn = conn
+        self._ring = KeyRing.of(deps.settings)
         self._cursor: Cursor | None = None
         self._wallets: dict[Address, Address | None] = {}
 
@@ -83,6 +85,8 @@ class Ledger:
                 owners=self._wallets,
                 openings=openings or {},
                 now=self._deps.now(),
+                ring=self._ring,
+                hold_s=self._deps.settings.push_hold_s,
             )
 
         committed = await self._commit(body)

@@ -8,6 +8,7 @@ from handlers.events import NotificationAdded
 from handlers.rules.ids import event_id
 from handlers.rules.periods import iso
 from store.notifications import Notice, Preferences
+from store.pushes import Intent
 from store.records import Address, Draft
 
 
@@ -61,6 +62,22 @@ class Inbox:
                 cause=cause,
                 transaction_id=notice.transaction_id,
             )
+        ]
+
+    @property
+    def intents(self) -> list[Intent]:
+        """What phones are to be told of what was added; the same effect again is told at most once."""
+        return [
+            Intent(
+                user=notice.user,
+                subject=notice.subject or f"{notice.transaction_id}:{notice.kind}",
+                event_id=notice.event_id,
+                kind=notice.kind,
+                facts=notice.facts,
+                severity=notice.severity,
+                transaction_id=notice.transaction_id,
+            )
+            for notice in self.added
         ]
 
     @property

@@ -62,6 +62,7 @@ def alert_draft(
 
 def alert_notice(alert: Alert, user: Address, *, event_id: str, transaction_id: str | None, at: datetime) -> Notice:
     """The inbox entry of an alert; `facts` are what a push needs beside the words."""
+    place = alert.place
     return Notice(
         user=user,
         event_id=event_id,
@@ -71,7 +72,13 @@ def alert_notice(alert: Alert, user: Address, *, event_id: str, transaction_id: 
         severity=alert.crossing.severity,
         transaction_id=transaction_id,
         created_at=at,
-        facts={"category": alert.name, "amount": _shown(alert, alert.spent)},
+        facts={
+            "title": title(alert),
+            "message": message(alert),
+            "category": alert.name,
+            "amount": _shown(alert, alert.spent),
+        },
+        subject=":".join((place.scope, place.subject, iso(place.period_start), *alert.crossing.edges)),
     )
 
 
@@ -86,7 +93,7 @@ def received_notice(user: Address, *, amount: str, event_id: str, transaction_id
         severity="info",
         transaction_id=transaction_id,
         created_at=at,
-        facts={"amount": amount},
+        facts={"amount": amount, "transaction_id": transaction_id},
     )
 
 
@@ -103,7 +110,7 @@ def delegate_notice(
         severity="info",
         transaction_id=transaction_id,
         created_at=at,
-        facts={"amount": amount, "bucket": bucket},
+        facts={"amount": amount, "bucket": bucket, "transaction_id": transaction_id},
     )
 
 

@@ -15,22 +15,13 @@ from handlers.rules.alerts import Crossing, Edge, Level, crossing, rearmed, undo
 from handlers.rules.budget_impact import projected_spend
 from handlers.rules.calendar import Month, month_of
 from handlers.rules.categorize import Assignment, Habits, Subject, assign
+from handlers.rules.looks import Look, category_resource
 from handlers.rules.month_budget import Budget, Figure, month_impact, month_state, projected
 from handlers.rules.periods import PERIOD
 from store.records import Address, BucketRow, TransactionRow
 
 TOTAL = "total"
 """Subject of the total budget in the table of edges; category budgets have their category's id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A category as its user sees it."""
-
-    id: str
-    name: str
-    icon_url: str | None
-    color_hex: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +98,7 @@ class Purse:
 
     def category(self, decided: Decided | None) -> dict[str, object] | None:
         """`transaction.category` as it goes on the wire."""
-        look = self.looks.get(decided.assignment.category_id) if decided else None
-        if decided is None or look is None:
-            return None
-        return {
-            "id": look.id,
-            "name": look.name,
-            "iconUrl": look.icon_url,
-            "colorHex": look.color_hex,
-            "confidence": f"{decided.assignment.confidence:.2f}",
-            "source": decided.assignment.source,
-            "isManualOverride": decided.is_manual,
-        }
+        return category_resource(self.looks, decided.assignment) if decided else None
 
     # Budgets ----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated
+from uuid import UUID
 
 import orjson
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
@@ -93,12 +94,13 @@ async def transactions(
     q: Annotated[
         Word | None, Query("Beginning of a counterparty or transaction hash, or part of a bucket's name.")
     ] = None,
+    category: Annotated[UUID | None, Query("Id of a category.")] = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
 ) -> Answer:
     """List the user's transactions, newest first.
 
-    What a reorg took back is not listed. The filter `category` comes with categories and is refused until then.
+    What a reorg took back is not listed.
     """
     settings = call.deps.settings
     filters = Filters(
@@ -112,6 +114,7 @@ async def transactions(
         min_usd=min,
         max_usd=max,
         q=None if q is None else q.lower(),
+        category=category,
     )
     below = None
     if cursor is not None:

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from realtime.rest import auth, chains, devices, history, memos, notifications, operations, people
+from realtime.rest import (
+    ai,
+    auth,
+    budgets,
+    categories,
+    chains,
+    devices,
+    history,
+    media,
+    memos,
+    notifications,
+    operations,
+    people,
+)
 from realtime.rest.api import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *auth.ROUTES,
     *people.ROUTES,
+    *ai.ROUTES,
     *chains.ROUTES,
     *history.ROUTES,
+    *budgets.ROUTES,
+    *categories.ROUTES,
+    *media.ROUTES,
     *memos.ROUTES,
     *notifications.ROUTES,
     *devices.ROUTES,

@@ -10,25 +10,6 @@ from handlers.resources import AddressText, Bucket, Resource, Time, Transaction
 from store.signatures import MAX_SIGNATURE
 
 
-class Problem(Resource):
-    """A refusal (RFC 9457); `code` is for programs, `detail` says what to do."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    request_id: str | None
-    errors: list[FieldError]
-
-
-class FieldError(Resource):
-    """One bad part of the request: JSON pointer into the body, or `/query/<name>`."""
-
-    pointer: str
-    message: str
-
-
 class Listed(Resource):
     """A page; `nextCursor` leads to the next one, also given as `Link: <…>; rel="next"`. There are no totals."""
 

@@ -12,6 +12,9 @@ WHERE user_address = $1 AND canonical AND chain_id = ANY ($2::bigint[])
     AND ($7::numeric IS NULL OR usd >= $7) AND ($8::numeric IS NULL OR usd <= $8)
     AND ($9::text IS NULL OR starts_with(counterparty, $9) OR starts_with(tx_hash, $9)
         OR strpos(lower(bucket), $9) > 0 OR strpos(lower(to_bucket), $9) > 0)
+    AND ($14::uuid IS NULL OR EXISTS (
+        SELECT FROM transaction_categories AS a
+        WHERE a.user_address = $1 AND a.transaction_id = transactions.id AND a.category_id = $14))
     AND block_time >= $10 AND (block_time, id) < ($11::timestamptz, $12::text)
 ORDER BY block_time DESC, id DESC LIMIT $13
 
