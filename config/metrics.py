@@ -63,6 +63,9 @@ JOB_SECONDS = Histogram("expendi_job_seconds", "Time one attempt of a job took (
 PERSIST_LAG_SECONDS = Gauge("expendi_persist_lag_seconds", "Age of the oldest committed block not yet persisted (s).")
 OUTBOX_DEPTH = Gauge("expendi_outbox_depth", "Jobs in the outbox that nobody has finished.")
 
+PUSHES = Counter("expendi_pushes", "Attempts of pushes, by kind and what became of them.", ["kind", "state"])
+PUSH_SENDS = Counter("expendi_push_sends", "Pushes to single devices, by what became of them.", ["fate"])
+
 
 @dataclass(frozen=True, slots=True)
 class ChainMetrics:

@@ -228,6 +228,13 @@ class Settings(BaseModel):
     rpc_timeout_s: float = Field(default=10.0, gt=0)
     """Time one JSON-RPC call may take (s)."""
 
+    fcm_credentials: Path | None = None
+    """Service account file (JSON) of the Firebase project that delivers pushes. Unset: none are sent."""
+    fcm_url: HttpUrl = ""
+    """Address that stands for Firebase Cloud Messaging, for a fake one in tests and the demo. Default: the real one."""
+    push_hold_s: float = Field(default=10.0, ge=0)
+    """Time a push is held back (s): a device that shows the event meanwhile needs no push of it."""
+
     @property
     def queue(self) -> str:
         """Url of the job queues' Redis."""

@@ -6,8 +6,8 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import get_args
 
@@ -19,6 +19,7 @@ from config.chains import ChainTableError, load_chains
 from config.settings import Settings, SettingsError, variable
 from handlers.deps import Deps
 from jobs.job import Tools
+from jobs.outbound.push import Push
 from jobs.persist import PERSIST_BLOCK
 from jobs.schedule import crons
 from jobs.worker import Worker
@@ -27,6 +28,7 @@ from store.clickhouse import Analytics
 from store.feed import Publisher, Subscriber
 from store.outbox import Queue
 from store.postgres import patient_pool
+from store.redis import open_redis
 
 log = structlog.get_logger(__name__)
 
@@ -70,12 +72,27 @@ async def _work(settings: Settings, queue: Queue) -> None:
         analytics = Analytics(settings.clickhouse_url)
         closing.push_async_callback(analytics.close)
         deps = Deps(settings=settings, chains=chains, pool=pool, publisher=publisher, now=lambda: datetime.now(UTC))
-        tools = Tools(deps, analytics)
+        redis = open_redis(settings.redis_url)
+        closing.push_async_callback(redis.aclose)
+        push = await closing.enter_async_context(_phones(settings, queue))
+        tools = Tools(deps, analytics, redis=redis, push=push)
         worker = Worker(tools, outbox.open_queue(settings.queue, queue), queue, JOBS, crons=crons(tools, queue))
         subscriber = Subscriber(settings.redis_url, lambda *_: worker.wake(), on_lost=_nothing, on_restored=worker.wake)
         await subscriber.start()
         closing.push_async_callback(subscriber.close)
         await _run(worker, subscriber, stop)
+
+
+@asynccontextmanager
+async def _phones(settings: Settings, queue: Queue) -> AsyncIterator[Push | None]:
+    """Who delivers to phones, on the queue that pushes; None where nobody does."""
+    if settings.fcm_credentials is None or queue != "quick":
+        yield None
+        return
+    from jobs.outbound import fcm  # half a second of loading, which other workers need not wait for
+
+    async with fcm.opened(settings.fcm_credentials, url=settings.fcm_url) as push:
+        yield push
 
 
 async def _run(worker: Worker, subscriber: Subscriber, stop: asyncio.Event) -> None:

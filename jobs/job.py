@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from handlers.deps import Deps
 from jobs.outbound.models import Models
+from jobs.outbound.push import Push
 from store.clickhouse import Analytics
 from store.outbox import Claim, Queue
+from store.redis import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,12 @@ class Tools:
 
     deps: Deps
     analytics: Analytics
+    redis: Client | None = None
+    """What devices have shown, and caches; None: not known, nothing cached."""
+    push: Push | None = None
+    """Who delivers to phones; None: nobody."""
+    pushing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while pushes are sent: runs that wait for a slow provider must not pile up."""
     models: Models | None = None
     """Who is asked for categories; None: nobody, rules and history decide alone."""
 

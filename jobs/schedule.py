@@ -19,6 +19,7 @@ from arq.typing import WorkerCoroutine
 
 from config import keys, metrics
 from handlers import budgets
+from jobs import push
 from jobs.images import sweep_uploads
 from jobs.job import Tools
 from store import idempotency, persistence, sessions
@@ -92,6 +93,8 @@ async def prune_idempotency(tools: Tools) -> int:
 
 
 SCHEDULE = (
+    Periodic("push", "quick", push.run, timeout_s=push.TIMEOUT_S, seconds=frozenset(range(60))),
+    Periodic("prune_pushes", "slow", push.prune, timeout_s=20, minutes=frozenset({45})),
     Periodic("begin_months", "quick", begin_months, timeout_s=20, seconds=frozenset({0, 20, 40})),
     Periodic("ask_unpersisted", "quick", ask_unpersisted, timeout_s=10, seconds=frozenset(range(0, 60, 5))),
     Periodic("prune_log", "slow", prune_log, timeout_s=20, minutes=frozenset(range(2, 60, 10))),

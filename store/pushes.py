@@ -48,6 +48,7 @@ class PushRow:
     id: UUID
     user: Address
     subject: str
+    transaction_id: str | None
     event_id: str
     seq: int
     kind: str
@@ -148,6 +149,7 @@ def _row(row: asyncpg.Record) -> PushRow:
         id=row["id"],
         user=row["user_address"],
         subject=row["subject"],
+        transaction_id=row["transaction_id"],
         event_id=row["event_id"],
         seq=row["seq"],
         kind=row["kind"],

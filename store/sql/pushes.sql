@@ -50,8 +50,8 @@ WHERE id IN (
     SELECT id FROM pushes WHERE state IN ('due', 'sending') AND not_before <= $1
     ORDER BY not_before LIMIT $3 FOR UPDATE SKIP LOCKED
 )
-RETURNING id, user_address, subject, event_id, seq, kind, facts, severity, silent, delivered, attempts, reverted_at,
-          created_at,
+RETURNING id, user_address, subject, transaction_id, event_id, seq, kind, facts, severity, silent,
+          delivered, attempts, reverted_at, created_at,
           transaction_id IS NULL OR EXISTS (
               SELECT FROM transactions AS t
               WHERE t.user_address = pushes.user_address AND t.id = pushes.transaction_id AND t.canonical
@@ -66,7 +66,7 @@ WHERE id IN (
     WHERE (state = 'sent' AND reverted_at <= $2) OR (state = 'replacing' AND not_before <= $1)
     LIMIT $4 FOR UPDATE SKIP LOCKED
 )
-RETURNING id, user_address, subject, event_id, seq, kind, facts, severity, true AS silent, '{}'::uuid[] AS delivered,
+RETURNING id, user_address, subject, transaction_id, event_id, seq, kind, facts, severity, true AS silent, delivered,
           attempts, reverted_at, created_at, false AS stands
 
 -- still --
@@ -80,7 +80,9 @@ UPDATE pushes AS p SET
     state = CASE WHEN s.state = 'due' AND p.reverted_at IS NOT NULL
                  THEN CASE WHEN s.delivered <> '{}' THEN 'sent' WHEN p.silent THEN 'replaced' ELSE 'dropped' END
                  ELSE s.state END,
-    reason = CASE WHEN s.state = 'due' AND p.reverted_at IS NOT NULL THEN 'reverted' ELSE s.reason END, not_before = s.not_before, delivered = s.delivered, updated_at = now()
+    reason = CASE WHEN s.state = 'due' AND p.reverted_at IS NOT NULL THEN 'reverted' ELSE s.reason END,
+    not_before = s.not_before, updated_at = now(),
+    delivered = CASE WHEN s.reason = 'unknown' AND p.reverted_at IS NULL THEN p.delivered ELSE s.delivered END
 FROM (SELECT $1::uuid AS id, $2::integer AS attempts, $3::text AS state, $4::text AS reason,
              $5::timestamptz AS not_before, $6::uuid[] AS delivered) AS s
 WHERE p.id = s.id AND p.attempts = s.attempts AND p.state IN ('sending', 'replacing')
