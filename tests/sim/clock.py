@@ -51,6 +51,8 @@ class Process:
         self.doom: Doom = ""
         """Where it dies next."""
         self.doomed = asyncio.Event()
+        self.stop = asyncio.Event()
+        """Set to ask it to end as by SIGTERM."""
 
     def now(self) -> datetime:
         """Its wall clock, aware UTC."""

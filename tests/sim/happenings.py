@@ -50,6 +50,7 @@ class Happenings:
             self.kill_watcher: 2,
             self.kill_server: 1,
             self.kill_worker: 2,
+            self.restart: 2,
             self.redis_down: 1,
             self.redis_cut: 1,
             self.redis_flush: 1,
@@ -247,6 +248,13 @@ class Happenings:
         if process is not None:
             self.count(f"{name.partition('-')[0]} killed")
             process.die()
+
+    async def restart(self) -> None:
+        """A process is stopped as an operator does."""
+        slot = self.draw.choice(list(self.world.slots.values()))
+        if slot.process is not None:
+            self.count(f"{slot.name.partition('-')[0]} stopped")
+            slot.process.stop.set()
 
     async def clock_jump(self) -> None:
         slot = self.draw.choice(list(self.world.slots.values()))

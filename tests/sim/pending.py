@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+from store.chain import token_balances
 from watchers import balances
 
 
@@ -29,6 +30,5 @@ class _Strict:
 @contextmanager
 def mended() -> Iterator[None]:
     """Seed 1014: `null` for a balance opened a user's own address at 0 for good; it must be an error like any other."""
-    original = balances.token_balances
-    with mock.patch.object(balances, "token_balances", lambda rpc, *rest: original(_Strict(rpc), *rest)):  # type: ignore[arg-type]  # stands in for Rpc
+    with mock.patch.object(balances, "token_balances", lambda rpc, *rest: token_balances(_Strict(rpc), *rest)):  # type: ignore[arg-type]  # stands in for Rpc
         yield

@@ -17,6 +17,7 @@ from config import keys
 from config.chains import Chain
 from config.settings import Settings
 from handlers.deps import Deps
+from jobs.__main__ import PATIENCE_S
 from jobs.job import Tools
 from jobs.persist import PERSIST_BLOCK
 from jobs.schedule import ask_unpersisted
@@ -122,7 +123,7 @@ class Slot:
             self.deaths += 1
             if self.on_death is not None:
                 self.on_death()
-            self.trace(f"{self.name} died")
+            self.trace(f"{self.name} ended")
             await asyncio.sleep(self.draw.uniform(0, DOWN_S))
             self.trace(f"{self.name} starts")
 
@@ -170,7 +171,7 @@ class Site:
         async with AsyncExitStack() as closing:
             deps = await self._deps(process, closing, size=2)
             session = await closing.enter_async_context(aiohttp.ClientSession())
-            await watch_all(deps, [self.chain], session=session, writer=writer, stop=asyncio.Event())
+            await watch_all(deps, [self.chain], session=session, writer=writer, stop=process.stop)
 
     async def server(self, process: Process) -> None:
         """`python -m realtime`."""
@@ -187,7 +188,8 @@ class Site:
                 await site.start()
                 self.listening[process] = f"http://127.0.0.1:{runner.addresses[0][1]}"
                 self.servers[process] = app[SERVER]
-                await asyncio.get_running_loop().create_future()
+                await process.stop.wait()
+                await runner.cleanup()
             finally:
                 self.listening.pop(process, None)
                 self.servers.pop(process, None)
@@ -207,8 +209,13 @@ class Site:
             working = worker.start()
             await subscriber.subscribe(keys.JOBS_WAKE)
             sweeping = asyncio.create_task(_sweep(tools))
-            await asyncio.wait({working, sweeping}, return_when=asyncio.FIRST_COMPLETED)
-            working.result() if working.done() else sweeping.result()
+            stopping = asyncio.create_task(process.stop.wait())
+            await asyncio.wait({working, sweeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (working, sweeping):
+                if task.done():
+                    task.result()
+            await worker.stop(patience_s=PATIENCE_S)
+            await subscriber.close()
 
 
 async def _sweep(tools: Tools) -> None:
