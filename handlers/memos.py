@@ -15,8 +15,6 @@ from store.sealed import KeyRing
 
 MEMO_MAX = 280
 """Characters of a memo: a sentence or two."""
-N_MAX = 2**31
-"""Above every position of a log within a transaction (a PostgreSQL integer)."""
 
 _ID = re.compile(r"([0-9]{1,18}):(0x[0-9a-f]{64}):([0-9]{1,10})")
 
@@ -27,7 +25,7 @@ async def note_transaction(deps: Deps, user: Address, transaction_id: str, memo:
     A delegate's row is its owner's to note on: it counts as not found.
     """
     match = _ID.fullmatch(transaction_id)
-    if match is None or int(match[1]) not in deps.chains or int(match[3]) >= N_MAX:
+    if match is None or int(match[1]) not in deps.chains:
         raise NotFound("You have no transaction of this id.")
     key: MemoKey = (user, int(match[1]), match[2], int(match[3]))
 

@@ -13,7 +13,7 @@ from store.postgres import Pool
 from tests.conftest import MakeSettings
 from tests.realtime.rows import hash_of, spend, write
 from tests.realtime.served import Client, Got, serving
-from tests.realtime.test_rest_people import KEYS
+from tests.realtime.test_rest_people import KEYS, waits
 from tests.realtime.wiring import CHAIN, busy, wire
 from tests.waiting import until
 
@@ -182,14 +182,7 @@ async def test_a_memo_waits_for_the_block_that_brings_its_transaction(me: Client
         await block.start()
         await log.lock(conn, [me.address])
         sending = asyncio.create_task(note_ahead(me, row.tx_hash, "taxi"))
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-
-        async def waits() -> bool:
-            return bool(await pool.fetchval(waiting))
-
-        await until(waits, what="the memo waits for the user's lock")
+        await until(lambda: waits(pool), what="the memo waits for the user's lock")
         await ledger.record(conn, [row])
         await block.commit()
     assert (await sending).status == 200

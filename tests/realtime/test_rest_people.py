@@ -18,6 +18,7 @@ from tests.realtime.conform import openapi
 from tests.realtime.served import Client, Got, serving
 from tests.realtime.wiring import busy, wire
 from tests.store.test_sealed import key
+from tests.waiting import until
 
 KEYS = (f"k1:{key(1)}",)
 SHOP = make_address("shop")
@@ -185,6 +186,27 @@ async def test_changes_of_different_fields_at_once_are_all_kept(me: Client, pool
     assert {got.status for got in results} == {200}
     assert {name: (await me.get("/v1/me")).json[name] for name in EVERYTHING} == EVERYTHING
     assert await pool.fetchval("SELECT revision FROM users WHERE address = $1", me.address) == 1 + len(EVERYTHING)
+
+
+async def test_a_field_sealed_anew_meanwhile_stays_so(me: Client, pool: Pool) -> None:
+    """A change of key (store/reseal.py) does not take the lock of the log."""
+    await patch(me, {"email": "ann@example.com"})
+    anew = KeyRing.of(Settings(seal_keys=KEYS)).seal("ann@example.com", purpose="email", owner=me.address)
+    async with pool.acquire() as conn:
+        resealing = conn.transaction()
+        await resealing.start()
+        await conn.execute("UPDATE users SET email = $2 WHERE address = $1", me.address, anew)
+        changing = asyncio.create_task(patch(me, {"displayName": "Ann"}))
+        await until(lambda: waits(pool), what="the change waits for the row")
+        await resealing.commit()
+    assert (await changing).json["email"] == "a***@example.com"
+    assert await pool.fetchval("SELECT email FROM users WHERE address = $1", me.address) == anew
+
+
+async def waits(pool: Pool) -> bool:
+    """Whether someone waits for a lock in this test's database."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(await pool.fetchval(waiting))
 
 
 async def test_the_tag_tells_apart_what_looks_the_same(me: Client, anyone: Client, pool: Pool) -> None:
