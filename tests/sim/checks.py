@@ -21,9 +21,18 @@ from tests.watchers.node import FakeBlock
 from tests.watchers.said import USDC
 from watchers.devnet import view as views
 
-PLAIN = ("deposit", "bucket_funding", "unallocated_withdraw")
-PLAIN_EVENTS = (ce.FundsDeposited, ce.BucketFunded, ce.UnallocatedWithdraw)
-"""Events that make one ledger row, of these types, and nothing else."""
+PLAIN: Mapping[type[ce.WalletEvent], str] = {
+    ce.FundsDeposited: "deposit",
+    ce.BucketFunded: "bucket_funding",
+    ce.UnallocatedWithdraw: "unallocated_withdraw",
+    ce.SpentFromBucket: "spend",
+    ce.BucketTransfer: "bucket_transfer",
+}
+"""Events that make one ledger row of their user, and its type."""
+
+
+Place = tuple[str, str, int, str, str, int]
+"""User, transaction, n, block, type and amount of a ledger row."""
 
 
 @dataclass(frozen=True)
@@ -141,29 +150,29 @@ async def _ledger(outcome: Outcome) -> list[str]:
     ours = {row["hash"] for row in kept}
     lines += [f"block {b.number} is missing" for b in outcome.blocks if b.number >= live and b.hash not in ours]
     rows = await outcome.conn.fetch(
-        "SELECT user_address, tx_hash, n, block_hash, type FROM transactions WHERE canonical"
+        "SELECT user_address, tx_hash, n, block_hash, type, role, amount FROM transactions WHERE canonical"
     )
     found = {_place(row) for row in rows}
     lines += [f"a canonical row of a block that is not: {row}" for row in rows if row["block_hash"] not in blocks]
     expected = set(_plain(outcome))
-    plain = {_place(row) for row in rows if row["type"] in PLAIN}
+    plain = {_place(row) for row in rows if row["type"] in PLAIN.values() and row["role"] == "owner"}
     lines += [f"not in the ledger: {key}" for key in sorted(expected - found)]
     lines += [f"only in the ledger: {key}" for key in sorted(plain - expected)]
     quarantined = await outcome.conn.fetch("SELECT reason FROM quarantined_logs")
     return lines + [f"quarantined: {row['reason']}" for row in quarantined]
 
 
-def _place(row: Record) -> tuple[str, str, int, str]:
-    return row["user_address"], row["tx_hash"], row["n"], row["block_hash"]
+def _place(row: Record) -> Place:
+    return row["user_address"], row["tx_hash"], row["n"], row["block_hash"], row["type"], int(row["amount"])
 
 
-def _plain(outcome: Outcome) -> Iterable[tuple[str, str, int, str]]:
-    """Deposits, fundings and withdrawals on the chain: one ledger row each, of their user."""
+def _plain(outcome: Outcome) -> Iterable[Place]:
+    """Rows that the chain's plain events make."""
     for block, told in zip(outcome.blocks, decoded(outcome.blocks, outcome.chain_id), strict=True):
         for i, tx in enumerate(block.txs):
             for n, event in enumerate(getattr(tx, "events", ())):
-                if isinstance(event, PLAIN_EVENTS) and event in told.events:
-                    yield event.user, block.tx_hash(i), n, block.hash
+                if type(event) in PLAIN and event in told.events:
+                    yield event.user, block.tx_hash(i), n, block.hash, PLAIN[type(event)], event.amount
 
 
 async def _stream(outcome: Outcome) -> list[str]:

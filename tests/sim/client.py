@@ -132,6 +132,10 @@ class Client:
             case "42":
                 event, *arguments = orjson.loads(packet[2:])
                 self._event(event, arguments)
+            case "43":
+                answer = orjson.loads(packet[packet.index("[") :])[0]
+                if not answer["ok"] and answer["error"]["status"] not in (429, 503):
+                    raise Broken(f"an ack was refused: {answer}")
             case "44":
                 problem = orjson.loads(packet[2:])
                 if problem.get("data", {}).get("status", 0) != 503:
