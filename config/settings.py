@@ -70,10 +70,6 @@ def _origin(value: str) -> str:
     return value
 
 
-def _cdn(value: str) -> str:
-    return _url("https", "http")(value).rstrip("/") if value else value
-
-
 def _network(value: str) -> str:
     ipaddress.ip_network(value)
     return value
@@ -140,7 +136,7 @@ class Settings(BaseModel):
     """Access key id of the bucket; unset: whatever the machine's own AWS identity is."""
     s3_secret_key: SecretStr = SecretStr("")
     """Secret of the access key."""
-    cdn_url: Annotated[str, AfterValidator(_cdn)] = ""
+    cdn_url: HttpUrl = ""
     """Where the bucket's `media/` is served to the public, as https://cdn.expendi.example; unset: by the app itself."""
     chains_file: Path | None = None
     """TOML chain table. Unset in development: the built-in devnet."""

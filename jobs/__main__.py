@@ -18,6 +18,7 @@ from config import settings as configuration
 from config.chains import ChainTableError, load_chains
 from config.settings import Settings, SettingsError, variable
 from handlers.deps import Deps
+from jobs.images import CATEGORY_IMAGE, FORGET_PICTURE, FORGET_UPLOAD
 from jobs.job import Tools
 from jobs.outbound.push import Push
 from jobs.persist import PERSIST_BLOCK
@@ -32,7 +33,7 @@ from store.redis import open_redis
 
 log = structlog.get_logger(__name__)
 
-JOBS = (PERSIST_BLOCK,)
+JOBS = (PERSIST_BLOCK, CATEGORY_IMAGE, FORGET_UPLOAD, FORGET_PICTURE)
 """Every kind of job of the product."""
 
 PATIENCE_S = 5.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from handlers.deps import Deps
 from jobs.outbound.models import Models
@@ -28,6 +29,8 @@ class Tools:
     """Held while pushes are sent: runs that wait for a slow provider must not pile up."""
     models: Models | None = None
     """Who is asked for categories; None: nobody, rules and history decide alone."""
+    decoding: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))
+    """Held while a picture is decoded: one at a time, since each may take 150 MB."""
 
 
 @dataclass(frozen=True, slots=True)

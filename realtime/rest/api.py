@@ -143,8 +143,9 @@ class Endpoint:
         key = once.key_of(request) if self.once else None
         if key is None:
             return await run()
-        call.key = key
-        return await once.once(call, key, once.fingerprint(request.method, request.path_qs, raw), run)
+        print_ = once.fingerprint(request.method, request.path_qs, raw)
+        call.cause = f"{key}:{print_.hex()}"
+        return await once.once(call, key, print_, run)
 
     def _written(self, request: web.Request, answer: Answer | None) -> Reply:
         if answer is None:

@@ -19,6 +19,7 @@ from realtime.auth import Tokens
 from realtime.limits import Limiter, refused
 from realtime.peers import Peers
 from store.audit import Caller
+from store.objects import Objects
 from store.redis import Client
 from store.sessions import Identity
 
@@ -74,6 +75,7 @@ class Web:
     redis: Client
     writes: Writes
     openapi: bytes
+    objects: Objects
 
 
 WEB: web.AppKey[Web] = web.AppKey("web", Web)
@@ -110,8 +112,8 @@ class Call:
     caller: Caller
     identity: Identity | None = None
     told: dict[str, str] = field(default_factory=dict)
-    key: str | None = None
-    """The caller's Idempotency-Key: what is made under it takes its id from it."""
+    cause: str | None = None
+    """What names this very call where it has an Idempotency-Key: what is made under it takes its id from it."""
 
     @property
     def deps(self) -> Deps:

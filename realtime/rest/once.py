@@ -1,7 +1,7 @@
 """Idempotency-Key: a call that a client sends again, since it never heard the answer, is not done again.
 
 The key is claimed before the work and its answer kept after it. What dies in between leaves the claim to its lease;
-then the call runs again, and whatever it makes takes its id from the key (`Call.key`), so that it is not made twice.
+then the call runs again, and whatever it makes takes its id from the key (`Call.cause`), so that it is not made twice.
 """
 
 from __future__ import annotations

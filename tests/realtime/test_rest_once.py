@@ -65,7 +65,7 @@ class Shop:
                 raise NotFound("There is no such thing.")
             if body.name == "broken":
                 raise RuntimeError("broken")
-            return {"number": self.made, "key": call.key if if_match is None else if_match}
+            return {"number": self.made, "key": call.cause if if_match is None else if_match}
 
         @endpoint("POST", "/files", tag="t", writes=True, once=True)
         async def file(call: Call, *, image: Annotated[bytes, Upload("a file", LIMIT)]) -> None:
@@ -117,7 +117,7 @@ async def age(pool: Pool, seconds: float) -> None:
 
 async def test_sent_again_it_is_answered_again_and_done_once(me: Client, shop: Shop) -> None:
     first, second = await make(me, "a"), await make(me, "a")
-    assert (first.status, first.json) == (201, {"number": 1, "key": "a"})
+    assert (first.status, first.json["number"], first.json["key"][:2]) == (201, 1, "a:")
     assert (second.status, second.json, second.headers["Content-Type"]) == (201, first.json, "application/json")
     assert [(await make(me, key)).json["number"] for key in ("b", None, None)] == [2, 3, 4]
 
