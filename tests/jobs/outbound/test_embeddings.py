@@ -39,6 +39,7 @@ def test_nobody_chooses_which_memos_are_held_out() -> None:
     memos = [row.memo for row in rows()]
     assert len({" ".join(memo.casefold().split()) for memo in memos}) == len(memos) >= 300
     assert [row.part for row in rows()] == [part_of(memo) for memo in memos]
+    assert len(rows("held-out")) > 300
 
 
 def test_their_vectors_are_kept_beside_them() -> None:
