@@ -18,8 +18,10 @@ from config import settings as configuration
 from config.chains import ChainTableError, load_chains
 from config.settings import Settings, SettingsError, variable
 from handlers.deps import Deps
+from jobs.categorize import CATEGORIZE, CATEGORIZE_AGAIN
 from jobs.images import CATEGORY_IMAGE, FORGET_PICTURE, FORGET_UPLOAD
 from jobs.job import Tools
+from jobs.outbound.opening import opened_models
 from jobs.outbound.push import Push
 from jobs.persist import PERSIST_BLOCK
 from jobs.schedule import crons
@@ -33,7 +35,7 @@ from store.redis import open_redis
 
 log = structlog.get_logger(__name__)
 
-JOBS = (PERSIST_BLOCK, CATEGORY_IMAGE, FORGET_UPLOAD, FORGET_PICTURE)
+JOBS = (PERSIST_BLOCK, CATEGORIZE, CATEGORIZE_AGAIN, CATEGORY_IMAGE, FORGET_UPLOAD, FORGET_PICTURE)
 """Every kind of job of the product."""
 
 PATIENCE_S = 5.0
@@ -76,7 +78,8 @@ async def _work(settings: Settings, queue: Queue) -> None:
         redis = open_redis(settings.redis_url)
         closing.push_async_callback(redis.aclose)
         push = await closing.enter_async_context(_phones(settings, queue))
-        tools = Tools(deps, analytics, redis=redis, push=push)
+        models = await closing.enter_async_context(opened_models(deps, redis)) if queue == "slow" else None
+        tools = Tools(deps, analytics, redis=redis, push=push, models=models)
         worker = Worker(tools, outbox.open_queue(settings.queue, queue), queue, JOBS, crons=crons(tools, queue))
         subscriber = Subscriber(settings.redis_url, lambda *_: worker.wake(), on_lost=_nothing, on_restored=worker.wake)
         await subscriber.start()
