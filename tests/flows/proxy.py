@@ -3,11 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
-CHUNK = 65_536
+
+class _End(asyncio.Protocol):
+    """One end of a connection through the proxy: what it receives goes to the other end, and so does its end."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.transport: asyncio.Transport | None = None
+        self.other: _End | None = None
+        self.waiting: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.proxy.ends.add(self)
+        for piece in self.waiting:
+            self.transport.write(piece)
+        self.waiting.clear()
+
+    def data_received(self, data: bytes) -> None:
+        assert self.other is not None
+        if self.other.transport is None:
+            self.other.waiting.append(data)
+        else:
+            self.other.transport.write(data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.proxy.ends.discard(self)
+        if self.other is not None:
+            self.other.abort()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _Client(_End):
+    """The end that faces the client; connects to wherever the proxy points."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.other = _End(self.proxy)
+        self.other.other = self
+        super().connection_made(transport)
+        self.proxy.connecting(self, self.other)
 
 
 class Proxy:
@@ -15,8 +55,9 @@ class Proxy:
 
     def __init__(self, target: str) -> None:
         self.target = target
+        self.ends: set[_End] = set()
         self._server: asyncio.Server | None = None
-        self._links: set[asyncio.Task[None]] = set()
+        self._connects: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -24,7 +65,7 @@ class Proxy:
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.get_running_loop().create_server(lambda: _Client(self), "127.0.0.1", 0)
         return self
 
     async def __aexit__(
@@ -32,41 +73,23 @@ class Proxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        await self.cut()
+        await asyncio.gather(*self._connects)
+        self.cut()
+        await self._server.wait_closed()
 
-    async def cut(self) -> None:
+    def cut(self) -> None:
         """Drop every connection without a word."""
-        for link in list(self._links):
-            link.cancel()
-        await asyncio.gather(*self._links, return_exceptions=True)
+        for end in list(self.ends):
+            end.abort()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._links.add(task)
-        try:
-            await self._link(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            writer.transport.abort()
-        finally:
-            self._links.discard(task)
+    def connecting(self, client: _Client, server: _End) -> None:
+        task = asyncio.create_task(self._connect(client, server))
+        self._connects.add(task)
+        task.add_done_callback(self._connects.discard)
 
-    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connect(self, client: _Client, server: _End) -> None:
         host, port = self.target.removeprefix("http://").split(":")
-        there, back = await asyncio.open_connection(host, int(port))
-        ways = [asyncio.create_task(_pump(reader, back)), asyncio.create_task(_pump(there, writer))]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            for end in (back, writer):
-                end.transport.abort()
-
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while piece := await source.read(CHUNK):
-            sink.write(piece)
-            await sink.drain()
+            await asyncio.get_running_loop().create_connection(lambda: server, host, int(port))
+        except OSError:
+            client.abort()

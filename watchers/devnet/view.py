@@ -21,7 +21,7 @@ def apply(view: Mapping[str, Any], event: str, payload: Mapping[str, Any]) -> Js
         case "new_transaction" | "transaction_reverted":
             after = _moved(view, payload)
         case "transaction_categorized":
-            after = {**view, "budgets": _with_impacts(view["budgets"], payload["budgetImpact"])}
+            after = {**view, "budgets": _with_impacts(view.get("budgets", ()), payload["budgetImpact"])}
         case "bucket_update":
             after = _with_bucket(view, payload)
         case "budget_update":
@@ -94,7 +94,7 @@ def _moved(view: Mapping[str, Any], payload: Mapping[str, Any]) -> Json:
         **view,
         "balances": list(balances.values()),
         "buckets": list(buckets.values()),
-        "budgets": _with_impacts(view["budgets"], payload["budgetImpact"]),
+        "budgets": _with_impacts(view.get("budgets", ()), payload["budgetImpact"]),
     }
 
 
