@@ -45,7 +45,7 @@ ASKING_S = 20.0
 """Time a run spends on asking language models (s); who was not answered by then gets the local model's answer."""
 ASKED_AT_ONCE = 8
 """Users whose spends are asked about at the same time."""
-TIMEOUT_S = 90.0
+TIMEOUT_S = 60.0
 """Limit of one run (s): with as many runs as a worker takes, each waits for its turn at the local model."""
 
 
