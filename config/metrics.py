@@ -65,6 +65,7 @@ OUTBOX_DEPTH = Gauge("expendi_outbox_depth", "Jobs in the outbox that nobody has
 
 PUSHES = Counter("expendi_pushes", "Attempts of pushes, by kind and what became of them.", ["kind", "state"])
 PUSH_SENDS = Counter("expendi_push_sends", "Pushes to single devices, by what became of them.", ["fate"])
+MAILS = Counter("expendi_mails", "Attempts to send a letter, by kind and what became of it.", ["kind", "state"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,107 +3,39 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import difflib
-import ipaddress
 import json
 import os
-import re
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from config import written
+from config.written import HttpUrl, Listed, PostgresUrl, RedisUrl, UsdAmount
 
 PREFIX = "EXPENDI_"
 ENGINES_FILE = "engines.json"
 SECRET_FILE = "secret"  # noqa: S105 - a file name, not a secret
-SECRET_LENGTH = 32
-"""Least length of the secret (characters): 256 bits when it was drawn as base64 or hex."""
 
 SEAL_KEYS_FILE = "seal_keys"
-SEAL_KEY_BYTES = 32
-"""Bytes of a key that seals fields: AES-256."""
-_SEAL_KEY_ID = re.compile(r"[A-Za-z0-9_\-]{1,16}")
 
 EMBEDDED = ("database_url", "redis_url", "clickhouse_url", "chains_file")
 """Settings that an embedded engine answers in development."""
 REQUIRED_IN_PRODUCTION = (*EMBEDDED, "secret_key", "seal_keys", "domain")
 
 
+MAIL_NEEDS = ("mail_from", "public_url")
+"""Settings that e-mail needs in production."""
+
+
 class SettingsError(Exception):
     """A setting is unknown, missing or malformed; the message says which variable to change and how."""
-
-
-def _listed(value: object) -> object:
-    """Read a list as people write it: a JSON list, or values between commas."""
-    if not isinstance(value, str):
-        return value
-    if not value.lstrip().startswith("["):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    try:
-        return tuple(json.loads(value))
-    except ValueError as error:
-        raise ValueError("is not a JSON list") from error
-
-
-def _url(*schemes: str) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in schemes or not (parts.netloc or parts.path):
-            raise ValueError(f"should be a url that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-        _ = parts.port  # a port that is no number raises here, where it can be named
-        return value
-
-    return check
-
-
-def _origin(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path or parts.query or parts.fragment:
-        raise ValueError(f"names {value!r}, which should be an origin like https://app.expendi.example without a path")
-    return value
-
-
-def _network(value: str) -> str:
-    ipaddress.ip_network(value)
-    return value
-
-
-def _long_enough(value: SecretStr) -> SecretStr:
-    if len(value.get_secret_value()) < SECRET_LENGTH:
-        raise ValueError(f"should have at least {SECRET_LENGTH} characters")
-    return value
-
-
-def seal_key(written: str) -> tuple[str, bytes]:
-    """Id and key of `<id>:<base64 of 32 bytes>`; raises ValueError, which does not show the key."""
-    name, _, text = written.partition(":")
-    try:
-        key = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not _SEAL_KEY_ID.fullmatch(name) or len(key) != SEAL_KEY_BYTES:
-        raise ValueError("should hold entries like k1:<base64 of 32 random bytes>")
-    return name, key
-
-
-def _seal_keys(values: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    names = [seal_key(value.get_secret_value())[0] for value in values]
-    if len(set(names)) < len(names):
-        raise ValueError("names one key id twice")
-    return values
-
-
-RedisUrl = Annotated[str, AfterValidator(_url("redis", "rediss", "redis+cluster", "rediss+cluster", "unix"))]
-HttpUrl = Annotated[str, AfterValidator(_url("http", "https"))]
-Listed = BeforeValidator(_listed)
-UsdAmount = Annotated[Decimal, Field(ge=0, le=10_000)]
 
 
 class Settings(BaseModel):
@@ -118,7 +50,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged."""
 
-    database_url: Annotated[str, AfterValidator(_url("postgresql", "postgres"))] = Field(default="", repr=False)
+    database_url: PostgresUrl = Field(default="", repr=False)
     """PostgreSQL 15 or newer, `postgresql://user:password@host:port/database`."""
     redis_url: RedisUrl = Field(default="", repr=False)
     """Redis 7 or Valkey, `redis://host:port/0`: pub/sub, rate limits, caches."""
@@ -141,13 +73,13 @@ class Settings(BaseModel):
     chains_file: Path | None = None
     """TOML chain table. Unset in development: the built-in devnet."""
 
-    secret_key: Annotated[SecretStr, AfterValidator(_long_enough)] = SecretStr("")
+    secret_key: Annotated[SecretStr, AfterValidator(written.long_enough)] = SecretStr("")
     """At least 32 characters; signs resume tokens and cursors. Development makes its own under the data folder."""
-    seal_keys: Annotated[tuple[SecretStr, ...], Listed, AfterValidator(_seal_keys)] = ()
+    seal_keys: Annotated[tuple[SecretStr, ...], Listed, AfterValidator(written.seal_keys)] = ()
     """List of `id:base64key` (32 bytes each) for e-mail, push tokens, memos. The first one seals, all of them open."""
-    origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], Listed] = ()
+    origins: Annotated[tuple[Annotated[str, AfterValidator(written.origin)], ...], Listed] = ()
     """List of allowed browser origins, as `["https://app.expendi.example"]`. Development also allows localhost."""
-    trusted_proxies: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], Listed] = ()
+    trusted_proxies: Annotated[tuple[Annotated[str, AfterValidator(written.network)], ...], Listed] = ()
     """List of networks (CIDR) whose X-Forwarded-For is believed."""
     domain: str = Field(default="localhost", pattern=r"^[A-Za-z0-9.\-\[\]:]+$")
     """Domain that a sign-in message must name (EIP-4361); `host` or `host:port`."""
@@ -230,6 +162,13 @@ class Settings(BaseModel):
     """Address that stands for Firebase Cloud Messaging, for a fake one in tests and the demo. Default: the real one."""
     push_hold_s: float = Field(default=10.0, ge=0)
     """Time a push is held back (s): a device that shows the event meanwhile needs no push of it."""
+
+    mail_url: Annotated[SecretStr, AfterValidator(written.mail_url)] = SecretStr("")
+    """Who delivers e-mail: `smtp://user:password@host:587`, `smtps://…` or `ses://region`. Unset: none is sent."""
+    mail_from: str = Field(default="Expendi <no-reply@localhost>", pattern=r"^[^<>\r\n]*<[^<>@\s]+@[^<>@\s]+>$")
+    """Sender of e-mail, `Name <address>`; its domain must be signed with DKIM by whoever delivers."""
+    public_url: HttpUrl = "http://localhost:8080"
+    """Where the web process is reached from outside: links in e-mail lead there."""
 
     @property
     def queue(self) -> str:
@@ -320,11 +259,11 @@ def alive(pid: int) -> bool:
 
 
 def _new_secret() -> str:
-    return secrets.token_urlsafe(SECRET_LENGTH)
+    return secrets.token_urlsafe(written.SECRET_LENGTH)
 
 
 def _new_seal_key() -> str:
-    return "dev:" + base64.b64encode(secrets.token_bytes(SEAL_KEY_BYTES)).decode()
+    return "dev:" + base64.b64encode(secrets.token_bytes(written.SEAL_KEY_BYTES)).decode()
 
 
 def _own(settings: Settings, field: str, file: str, draw: Callable[[], str]) -> str:
@@ -356,7 +295,7 @@ def _create_private(path: Path, text: str) -> None:
 
 def _refuse_missing(settings: Settings) -> None:
     if settings.env == "production":
-        for field in REQUIRED_IN_PRODUCTION:
+        for field in (*REQUIRED_IN_PRODUCTION, *(MAIL_NEEDS if settings.mail_url.get_secret_value() else ())):
             if field not in settings.model_fields_set:
                 raise SettingsError(
                     f"{variable(field)} is not set and {variable('env')} is production: set it to: "

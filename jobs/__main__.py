@@ -21,6 +21,7 @@ from handlers.deps import Deps
 from jobs.categorize import CATEGORIZE, CATEGORIZE_AGAIN
 from jobs.images import CATEGORY_IMAGE, FORGET_PICTURE, FORGET_UPLOAD
 from jobs.job import Tools
+from jobs.outbound import mail
 from jobs.outbound.opening import opened_models
 from jobs.outbound.push import Push
 from jobs.persist import PERSIST_BLOCK
@@ -78,8 +79,9 @@ async def _work(settings: Settings, queue: Queue) -> None:
         redis = open_redis(settings.redis_url)
         closing.push_async_callback(redis.aclose)
         push = await closing.enter_async_context(_phones(settings, queue))
+        letters = await closing.enter_async_context(mail.opened(settings)) if queue == "slow" else None
         models = await closing.enter_async_context(opened_models(deps, redis)) if queue == "slow" else None
-        tools = Tools(deps, analytics, redis=redis, push=push, models=models)
+        tools = Tools(deps, analytics, redis=redis, push=push, models=models, mail=letters)
         worker = Worker(tools, outbox.open_queue(settings.queue, queue), queue, JOBS, crons=crons(tools, queue))
         subscriber = Subscriber(settings.redis_url, lambda *_: worker.wake(), on_lost=_nothing, on_restored=worker.wake)
         await subscriber.start()

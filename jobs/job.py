@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from handlers.deps import Deps
+from jobs.letters import Templates
+from jobs.outbound.mail import Mail
 from jobs.outbound.models import Models
 from jobs.outbound.push import Push
 from store.clickhouse import Analytics
@@ -27,6 +29,12 @@ class Tools:
     """Who delivers to phones; None: nobody."""
     pushing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while pushes are sent: runs that wait for a slow provider must not pile up."""
+    mail: Mail | None = None
+    """Who delivers e-mail; None: nobody."""
+    mailing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while letters are sent, as `pushing` is."""
+    templates: Templates = field(default_factory=Templates)
+    """What letters are made from."""
     models: Models | None = None
     """Who is asked for categories; None: nobody, rules and history decide alone."""
     decoding: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))

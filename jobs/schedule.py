@@ -19,7 +19,7 @@ from arq.typing import WorkerCoroutine
 
 from config import keys, metrics
 from handlers import budgets
-from jobs import push
+from jobs import digests, email, push
 from jobs.images import sweep_uploads
 from jobs.job import Tools
 from store import idempotency, persistence, sessions
@@ -94,6 +94,10 @@ async def prune_idempotency(tools: Tools) -> int:
 
 SCHEDULE = (
     Periodic("push", "quick", push.run, timeout_s=push.TIMEOUT_S, seconds=frozenset(range(60))),
+    Periodic("record_digests", "slow", digests.record_due, timeout_s=20, minutes=frozenset(range(0, 60, 5))),
+    Periodic("record_notice_mails", "slow", email.record_notices, timeout_s=20, seconds=frozenset({10})),
+    Periodic("mail", "slow", email.run, timeout_s=email.TIMEOUT_S, seconds=frozenset(range(0, 60, 5))),
+    Periodic("prune_mails", "slow", email.prune, timeout_s=20, minutes=frozenset({50})),
     Periodic("prune_pushes", "slow", push.prune, timeout_s=20, minutes=frozenset({45})),
     Periodic("begin_months", "quick", begin_months, timeout_s=20, seconds=frozenset({0, 20, 40})),
     Periodic("ask_unpersisted", "quick", ask_unpersisted, timeout_s=10, seconds=frozenset(range(0, 60, 5))),

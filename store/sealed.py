@@ -17,7 +17,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from config import metrics
-from config.settings import Settings, seal_key, variable
+from config.settings import Settings, variable
+from config.written import seal_key
 from store.records import Address
 
 Purpose = Literal["email", "push_token", "memo"]

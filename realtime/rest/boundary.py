@@ -28,6 +28,8 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PROBLEM_TYPE = "application/problem+json"
 SOCKETS = "/socket.io/"
+FROM_ANYWHERE = "/v1/unsubscribe/"
+"""Paths whose forms any page may send: the link itself says what it may do, and our own page tells no origin."""
 CLIENT_CLOSED = 499
 """Status in our log of a request whose client went away; nobody receives it."""
 REQUEST_S = 15.0
@@ -85,7 +87,7 @@ async def _answered(request: web.Request, handler: Handler, call: Call) -> web.S
     origin = request.headers.get("Origin")
     welcome = origin is None or call.web.peers.allows(origin)
     try:
-        if not welcome:
+        if not welcome and not request.path.startswith(FROM_ANYWHERE):
             raise OriginRefused("Pages of this origin may not call us.")
         response = await _run(request, handler)
     except Exception as error:  # noqa: BLE001 - where a request's failure ends: logged, told without internals

@@ -15,6 +15,7 @@ from realtime.rest import (
     notifications,
     operations,
     people,
+    unsubscribe,
 )
 from realtime.rest.api import Endpoint
 
@@ -30,5 +31,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *memos.ROUTES,
     *notifications.ROUTES,
     *devices.ROUTES,
+    *unsubscribe.ROUTES,
     *operations.ROUTES,
 )

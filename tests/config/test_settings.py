@@ -14,7 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from config import settings
-from config.settings import Settings, SettingsError, load, seal_key, variable
+from config.settings import Settings, SettingsError, load, variable
+from config.written import seal_key
 
 ROOT = Path(__file__).parents[2]
 SECRET = "k" * 32

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from handlers.deps import Deps
+from handlers.rules.unsubscribe import PATH
 from realtime.app import build
 from store.postgres import Pool
 from store.redis import open_redis
@@ -18,6 +19,7 @@ from tests.realtime.conform import check, openapi, operation_of, resolve
 from tests.realtime.rows import bucket, spend, stand, tell, write
 from tests.realtime.served import Client, serving
 from tests.realtime.test_rest_notifications import DEVICE, SEAL_KEY
+from tests.realtime.test_rest_unsubscribe import letter_token
 from tests.realtime.wallets import Wallet, signed_by_key
 from tests.realtime.wiring import CHAIN, busy, wire
 from tests.store.test_notifications import make_notice, record
@@ -89,6 +91,7 @@ def test_only_sign_in_chains_and_operations_are_public() -> None:
         "/v1/auth/verify",
         "/v1/auth/refresh",
         "/v1/chains",
+        "/v1/unsubscribe/{token}",
         "/healthz",
         "/readyz",
         "/metrics",
@@ -130,7 +133,10 @@ async def inbox_calls(me: Client, pool: Pool) -> list[tuple[Client, str, str, An
     notice = make_notice(user=me.address)
     await record(pool, notice)
     phone = (await me.post("/v1/devices", DEVICE)).json["id"]
+    link = PATH + await letter_token(me, pool)
     return [
+        (me, "GET", link, None),
+        (me, "POST", link, None),
         (me, "GET", "/v1/notifications", None),
         (me, "POST", "/v1/notifications/read", {"upTo": str(notice.id)}),
         (me, "GET", "/v1/notification-preferences", None),
