@@ -201,8 +201,7 @@ async def edit_category(
     if_match: Annotated[str | None, Header("If-Match", "ETag of the category that the change is meant for.")] = None,
 ) -> Mapping[str, object]:
     """Change a category of the user's own; the defaults are changed by preferences."""
-    changes = body.model_dump(exclude_unset=True)
-    return await categories.edit(call.deps, call.me.user, _path_uuid(id), changes, unless=_is_not(if_match))
+    return await categories.edit(call.deps, call.me.user, _path_uuid(id), _given(body), unless=_is_not(if_match))
 
 
 def _is_not(if_match: str | None) -> Callable[[Mapping[str, object]], bool]:
@@ -244,10 +243,14 @@ async def put_preferences(
     body: Annotated[Preferences, Body()],
 ) -> Mapping[str, object]:
     """Give any category a name, a colour and a monthly budget of the user's own, or make it a favourite."""
-    changes: dict[str, Any] = body.model_dump(exclude_unset=True)
     return await categories.prefer(
-        call.deps, call.me.user, _path_uuid(id), changes, budget_changed=budgets.budget_changed
+        call.deps, call.me.user, _path_uuid(id), _given(body), budget_changed=budgets.budget_changed
     )
+
+
+def _given(body: Resource) -> dict[str, Any]:
+    """The fields that were sent, null ones too; what was left out stays as it is."""
+    return {name: getattr(body, name) for name in body.model_fields_set}
 
 
 @endpoint("GET", "/v1/category-rules", tag="categories", answers=Rules, tagged=True, problems=(Invalid,))

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
+from pydantic import SecretStr
 
 from config.embedded.children import ROOT, Launch, kill, spawn
 from config.settings import variable
@@ -32,6 +34,7 @@ from store.outbox import Claim
 from store.postgres import Pool
 from tests.factories import TIME, make_address
 from tests.jobs.pictures import Case, bombs, sample, saved, scan_bomb
+from tests.store.bucket import bucket
 from tests.waiting import until
 
 FOOD = "00000000-0000-4000-8000-000000000001"
@@ -58,6 +61,7 @@ async def send(tools: Tools, raw: bytes, user: str = ME) -> Sent:
     store = objects.open_objects(tools.deps.settings)
     sent = Sent(user, FOOD, f"uploads/{os.urandom(16).hex()}")
     await store.put(sent.upload, raw, media="x/y", public=False)
+    await store.close()
     async with tools.deps.pool.acquire() as conn, conn.transaction():
         await rows.ask(conn, user, FOOD, sent.upload, at=TIME)
         await outbox.request(conn, "slow", images.JOB, sent.args)
@@ -226,6 +230,24 @@ async def test_storage_that_is_away_delays_a_picture(tools: Tools, monkeypatch: 
     monkeypatch.undo()
     await work(tools)
     assert ((await image(tools)).status, len(await events(tools))) == ("done", 1)
+
+
+async def test_pictures_go_into_a_bucket_and_uploads_out_of_it(tools: Tools, tmp_path: Path) -> None:
+    with bucket(tmp_path / "s3.log") as facts:
+        update = {**facts, "s3_secret_key": SecretStr(facts["s3_secret_key"])}
+        settings = tools.deps.settings.model_copy(update=update)
+        tools = replace(tools, deps=replace(tools.deps, settings=settings))
+        sent = await send(tools, PNG)
+        await work(tools)
+        store = objects.open_objects(settings)
+        name = file_name((await image(tools)).picture or "", 64)
+        assert (await store.get(f"media/{name}") or b"")[8:12] == b"WEBP"
+        assert await store.get(sent.upload) is None
+        await images.remove(tools.deps, ME, FOOD)
+        await work(tools)
+        assert await store.get(f"media/{name}") is None
+        await store.close()
+    assert stored(tools, "media") == []
 
 
 def decoder_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
