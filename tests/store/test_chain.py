@@ -83,6 +83,16 @@ async def test_finality_is_a_depth_where_the_tag_is_unknown(
     assert (await heights(rpc, finality_depth=5))[1] == finalized
 
 
+async def test_nothing_beyond_the_newest_block_is_final(node: ScriptedNode, rpc: Rpc) -> None:
+    node.mine_many(20)
+    node.finalized = 18
+    node.lag = 5
+
+    header, finalized = await heights(rpc, finality_depth=5)
+
+    assert (header.number, finalized) == (15, 15)
+
+
 async def test_failing_head_is_an_error(node: ScriptedNode, rpc: Rpc) -> None:
     faults: dict[Fault, str] = {"null": "null", "jsonrpc": "jsonrpc", "empty": "malformed"}
     for fault, kind in faults.items():

@@ -466,6 +466,18 @@ async def test_node_that_refuses_old_state_does_not_hold_the_block_back(node: Sc
     assert ledger.openings == {2: {ALICE: {USDC: 7}}}
 
 
+async def test_node_that_fails_is_asked_for_the_balances_again(node: ScriptedNode) -> None:
+    node.balances = {(USDC, ALICE): 7}
+    ledger = FakeLedger(node.chain(), waiting=[ALICE])
+    async with following(ledger.chain, ledger) as run:
+        await run.reaches(node)
+        node.fail("eth_call", "http", "drop")
+        node.mine()
+        await run.reaches(node)
+
+    assert ledger.openings == {1: {ALICE: {USDC: 7}}}
+
+
 async def test_balances_wait_until_their_state_is_near_the_head(node: ScriptedNode) -> None:
     node.balances = {(USDC, ALICE): 7}
     node.mine_many(100)

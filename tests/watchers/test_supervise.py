@@ -88,12 +88,19 @@ def at_head(writers: Writers, node: ScriptedNode) -> bool:
 
 
 @pytest.mark.parametrize(
-    "error",
-    [WriterLost("another writes"), ConnectionError("the database is away"), TimeoutError(), RuntimeError("a bug")],
+    ("error", "told"),
+    [
+        (WriterLost("another writes"), "writer_lost"),
+        (ConnectionError("the database is away"), "database_lost"),
+        (TimeoutError(), "database_lost"),
+        (RuntimeError("a bug"), "chain_failed"),
+    ],
 )
-async def test_chain_goes_on_after_whatever_its_ledger_raised(error: Exception, node: ScriptedNode) -> None:
-    with structlog.testing.capture_logs():
+async def test_chain_goes_on_after_whatever_its_ledger_raised(error: Exception, told: str, node: ScriptedNode) -> None:
+    with structlog.testing.capture_logs() as logs:
         await goes_on_after(error, node)
+
+    assert {line["event"] for line in logs if line["log_level"] in ("warning", "error")} == {told}
 
 
 async def goes_on_after(error: Exception, node: ScriptedNode) -> None:
@@ -144,7 +151,8 @@ async def test_wrong_chain_refuses_to_start_and_starts_when_it_is_corrected(
         await until(lambda: at_head(writers, node))
 
 
-async def test_standby_is_told_to_stop_and_ends(node: ScriptedNode) -> None:
+async def test_standby_ends_as_soon_as_it_is_told_to_stop(node: ScriptedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "GRACE_S", 60)
     with structlog.testing.capture_logs() as logs:
         async with watching(node, free=False) as writers:
             await until(lambda: any(line["event"] == "heartbeat" for line in logs))
