@@ -51,6 +51,8 @@ class Process:
         self.doom: Doom = ""
         """Where it dies next."""
         self.doomed = asyncio.Event()
+        self.on_begin: Callable[[], object] | None = None
+        """Told when it begins a transaction."""
         self.stop = asyncio.Event()
         """Set to ask it to end as by SIGTERM."""
 
@@ -112,6 +114,8 @@ class _Watched:
             self._owner.die()
             if unsent:
                 return len(data)
+        if self._owner is not None and self._owner.on_begin is not None and b"BEGIN;" in bytes(data):
+            self._owner.on_begin()
         self._loop.owed.add(self)
         return self._sock.send(data)
 

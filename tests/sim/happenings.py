@@ -38,7 +38,7 @@ class Happenings:
         always: dict[Callable[[], Awaitable[None]], int] = {self.mine: 10, self.burst: 2, self.join: 2, self.final: 1}
         sometimes: dict[Callable[[], Awaitable[None]], int] = {
             self.reorg: 4,
-            self.come_back: 2,
+            self.come_back: 5,
             self.weather: 3,
             self.mood: 3,
             self.outage: 1,
@@ -58,7 +58,7 @@ class Happenings:
             self.clock_jump: 1,
             self.slow_reader: 1,
             self.ack: 1,
-            self.tell: 2,
+            self.tell: 3,
         }
         chosen = {step: weight for step, weight in sometimes.items() if self.draw.random() < 0.6}
         self.table = {**always, **chosen}
@@ -267,8 +267,18 @@ class Happenings:
     async def tell(self) -> None:
         """Somebody else appends to everybody's log while blocks are written."""
         self.count("appended beside the watcher")
-        for user in self.world.tokens:
-            self.world.tell(user, times=self.draw.randint(1, 5))
+        users = list(self.world.tokens)
+        left = self.draw.randint(5, 20)
+
+        def at_begin() -> None:
+            nonlocal left
+            left -= 1
+            if left > 0:
+                self.world.tell(self.draw.choice(users), times=1)
+
+        for name in ("watcher-1", "watcher-2"):
+            if (process := self.world.slots[name].process) is not None:
+                process.on_begin = at_begin
         await self.burst()
 
     # -- clients -------------------------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ class World:
         url = await self.engines.fresh_database()
         self.conn = await connect(url)
         closing.push_async_callback(self.conn.close)
-        self.pool = await open_pool(url, size=3)
+        self.pool = await open_pool(url, size=5)
         closing.callback(self.pool.terminate)
         await self.bus.up()
         self.publisher = Publisher(self.bus.url)
@@ -186,6 +186,9 @@ class World:
         for slot in self.slots.values():
             if slot.failure is not None:
                 raise slot.failure
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
 
     def finalize(self, number: int) -> None:
         """Nothing up to this block is replaced any more."""
@@ -264,14 +267,14 @@ class World:
         while True:
             await asyncio.sleep(CLOCK_STEP_S)
             await self._nobody_waits()
-            await self.conn.execute("UPDATE outbox SET enqueued_at = enqueued_at - $1::interval", STEP)
-            await self.conn.execute(
+            await self.pool.execute("UPDATE outbox SET enqueued_at = enqueued_at - $1::interval", STEP)
+            await self.pool.execute(
                 "UPDATE blocks SET changed_at = changed_at - $1::interval WHERE persisted_at IS NULL", STEP
             )
 
     async def _nobody_waits(self) -> None:
         """A client that reads has what was committed PATIENCE_S ago, whatever others do."""
-        rows = await self.conn.fetch("SELECT user_address, seq FROM user_counters")
+        rows = await self.pool.fetch("SELECT user_address, seq FROM user_counters")
         self._committed.append({row["user_address"]: row["seq"] for row in rows})
         then = self._committed[-PATIENCE_STEPS] if len(self._committed) >= PATIENCE_STEPS else {}
         for client in self.clients:
