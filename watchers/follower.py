@@ -119,7 +119,8 @@ class Follower:
         cursor = await self._ledger.cursor()
         if cursor is not None:
             self.tip = cursor.ref
-            self._live = cursor.number > cursor.finalized - self.chain.finality_depth
+            if cursor.number > cursor.finalized - self.chain.finality_depth:
+                self._go_live()
 
     async def advance(self, head: Header) -> None:
         """Move the ledger to a head, or as far as it goes before stopping."""
@@ -165,6 +166,10 @@ class Follower:
                     if self._stop.is_set():
                         return
             await self._heads.poll()
+        self._go_live()
+
+    def _go_live(self) -> None:
+        """From here on every block is read, with its token transfers."""
         self._live = True
         logger.info("live", chain=self.chain.id, number=self.tip.number if self.tip else None)
 

@@ -40,7 +40,7 @@ class Run:
 
     async def reaches(self, node: ScriptedNode) -> None:
         """Wait until the ledger stands at the node's newest block."""
-        await until(lambda: self.task.done() or self.at(node.head.hash), what=f"block {node.head.number}")
+        await until(lambda: self.task.done() or self.at(node.head.hash), 30, what=f"block {node.head.number}")
         if not self.at(node.head.hash):
             await self.task
 
