@@ -19,6 +19,9 @@ from store.rpc import Call, Rpc, RpcError, quantity
 FEW_RECEIPTS = 4
 """Up to so many transactions their receipts are asked for one by one; beyond it the whole block's cost less."""
 
+WHOLE_BLOCKS = 4
+"""Blocks whose receipts are asked for in one request: a busy block's have 4 MB."""
+
 _HASH = re.compile(r"0x[0-9a-f]{64}")
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 _DATA = re.compile(r"0x(?:[0-9a-f]{2})*")
@@ -170,19 +173,18 @@ async def logs_by_receipts(rpc: Rpc, block_hash: str, filters: Sequence[LogFilte
 
 
 async def receipts_of(rpc: Rpc, wanted: Mapping[str, Collection[str]]) -> dict[str, Receipt]:
-    """Receipts by transaction hash of what is wanted (block hash -> transaction hashes): one request for all blocks.
+    """Receipts by transaction hash of what is wanted (block hash -> transaction hashes), in few requests.
 
     An RpcError of kind null when one is missing, or stands in another block by now.
     """
-    whole = rpc.offers("eth_getBlockReceipts")
-    calls: list[Call] = []
-    for block, txs in wanted.items():
-        if whole and len(txs) > FEW_RECEIPTS:
-            calls.append(("eth_getBlockReceipts", (block,)))
-        else:
-            calls += [("eth_getTransactionReceipt", (tx,)) for tx in txs]
+    offered = rpc.offers("eth_getBlockReceipts")
+    whole = [block for block, txs in wanted.items() if offered and len(txs) > FEW_RECEIPTS]
+    single = [tx for block, txs in wanted.items() if not offered or len(txs) <= FEW_RECEIPTS for tx in txs]
     try:
-        answers = await rpc.batch(calls)
+        answers = await rpc.batch([("eth_getTransactionReceipt", (tx,)) for tx in single])
+        for start in range(0, len(whole), WHOLE_BLOCKS):
+            part = whole[start : start + WHOLE_BLOCKS]
+            answers += await rpc.batch([("eth_getBlockReceipts", (block,)) for block in part])
     except RpcError as error:
         if whole and error.unknown_method:
             return await receipts_of(rpc, wanted)  # the node is now known not to offer it

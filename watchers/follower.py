@@ -259,8 +259,8 @@ async def follow(follower: Follower, heads: Heads, stop: asyncio.Event) -> None:
             pause.reset()
         except RpcError as error:
             again_in_s = pause.next_s()
-            logger.warning(
-                "rpc_failed", chain=follower.chain.id, error=str(error), tries=pause.tries, again_in_s=again_in_s
-            )
+            # Once is ordinary: the head was announced by one node, and the next one asked has not got it yet.
+            tell = logger.info if pause.tries == 1 else logger.warning
+            tell("rpc_failed", chain=follower.chain.id, error=str(error), tries=pause.tries, again_in_s=again_in_s)
             await rest(stop, again_in_s)
             heads.again(head if pause.tries <= SAME_HEAD_TRIES else None)

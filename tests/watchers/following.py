@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ import pytest
 from aiohttp import ClientSession
 
 from config.chains import Chain
+from handlers.chain_events import ChainEvent, DecodedBlock, FundsDeposited
 from store.rpc import Rpc
 from tests.waiting import until
 from tests.watchers.ledger import FakeLedger
@@ -66,3 +67,17 @@ async def following(
                 await asyncio.wait([task])
             if (error := task.exception()) and not run.expected:
                 raise error
+
+
+def amounts(events: Sequence[ChainEvent]) -> list[int]:
+    return [event.amount for event in events if isinstance(event, FundsDeposited)]
+
+
+def stopping(run: Run, *, at: int) -> Callable[[DecodedBlock], None]:
+    """Tells the run to stop while it applies the block of that number."""
+
+    def look(block: DecodedBlock) -> None:
+        if block.number == at:
+            run.stop.set()
+
+    return look

@@ -20,12 +20,6 @@ OWN = make_address("own wallet")
 
 
 @pytest.fixture
-async def node() -> AsyncIterator[ScriptedNode]:
-    async with ScriptedNode() as node:
-        yield node
-
-
-@pytest.fixture
 async def rpc(node: ScriptedNode) -> AsyncIterator[Rpc]:
     async with ClientSession() as session:
         yield Rpc([node.url], 0.2, session, chain_id=CHAIN_ID)

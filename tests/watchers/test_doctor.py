@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from config.chains import Chain
 from tests.watchers.node import ScriptedNode
 from watchers.doctor import Finding, examine_all
 
 NOBODY = "http://user:secret@127.0.0.1:9/v1/a-key-nobody-may-see"
-
-
-@pytest.fixture
-async def node() -> AsyncIterator[ScriptedNode]:
-    async with ScriptedNode() as node:
-        yield node
 
 
 async def examine(*chains: Chain) -> list[Finding]:

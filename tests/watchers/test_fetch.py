@@ -23,12 +23,6 @@ STRANGER = make_address("stranger")
 
 
 @pytest.fixture
-async def node() -> AsyncIterator[ScriptedNode]:
-    async with ScriptedNode() as node:
-        yield node
-
-
-@pytest.fixture
 async def session() -> AsyncIterator[ClientSession]:
     async with ClientSession() as session:
         yield session

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
@@ -28,12 +27,6 @@ METHODS = ("*", "eth_getBlockByNumber", "eth_getLogs", "eth_getTransactionReceip
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "RETRY_S", (0.001, 0.01))
     monkeypatch.setattr(catchup, "FIRST_RANGE", 7)
-
-
-@pytest.fixture
-async def node() -> AsyncIterator[ScriptedNode]:
-    async with ScriptedNode() as node:
-        yield node
 
 
 class History:
