@@ -27,6 +27,8 @@ MEMORY_BYTES = 256 * 1024 * 1024
 """Address space of this process: what a picture of the largest size needs, decoded, and some."""
 CPU_S = 4
 """Time on a processor (s): the slowest honest picture takes one."""
+OPEN_FILES = 16
+"""Open files: its own three, and a module being imported."""
 QUALITY = 85
 TEXT_BYTES = 1024 * 1024
 """What compressed texts and profiles of one PNG may unpack to."""
@@ -71,6 +73,8 @@ def _limit() -> None:
         (resource.RLIMIT_CPU, CPU_S),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
     ):
         resource.setrlimit(kind, (most, most))
     os.nice(5)  # whoever waits for a picture can wait; whoever waits for money should not

@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 
 DECODE_S = 20.0
 """Time a child may take (s); it has 4 on a processor, of which others may leave it a quarter."""
+END_S = 2.0
+"""Time a child may take to be gone after it was killed (s); what it may have started can hold its pipe open."""
 MAX_TRIES = 3
 """Tries after which a picture whose child died or hung counts as damaged: the machine may be to blame once."""
 VERDICT_BYTES = 2 * pictures.MAX_RESULT_BYTES + 4096
@@ -54,12 +56,21 @@ async def decode(raw: bytes) -> Verdict:
     finally:
         if child.returncode is None:
             child.kill()
-            # To the end of what it wrote: a pipe that is not read out stays open.
-            await child.communicate()
+            await _ended(child)
     verdict = read_verdict(text) if code == 0 and len(text) <= VERDICT_BYTES else None
     if verdict is None:
         raise DecoderDied(f"ended with {code}")
     return verdict
+
+
+async def _ended(child: asyncio.subprocess.Process) -> None:
+    """Read to the end of what it wrote, and keep nothing: a pipe that is not read out stays open."""
+    assert child.stdout is not None
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_S):
+            while await child.stdout.read(VERDICT_BYTES):
+                pass
+            await child.wait()
 
 
 async def _conversation(child: asyncio.subprocess.Process, raw: bytes) -> bytes:

@@ -6,6 +6,7 @@ Names are ours, never a client's words: `media/<content hash>-<side>.webp` for e
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import tempfile
 from contextlib import AsyncExitStack, suppress
@@ -100,9 +101,14 @@ class Folder:
 
     def _write(self, path: Path, body: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._root, delete=False) as draft:
-            draft.write(body)
-        Path(draft.name).replace(path)
+        handle, draft = tempfile.mkstemp(dir=self._root)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(body)
+            Path(draft).replace(path)
+        except OSError:
+            Path(draft).unlink()
+            raise
 
     def _older(self, folder: str, before: datetime) -> list[str]:
         place = self._root / folder

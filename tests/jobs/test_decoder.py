@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 import io
+import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -13,6 +19,7 @@ from handlers.rules.pictures import SIZES
 from jobs import decoder
 from jobs.decoder import Verdict, read_verdict, squares_of, write_verdict
 from tests.jobs.pictures import SECRET, Case, corpus, exif, sample, saved
+from tests.waiting import until
 
 CASES = corpus()
 NEAR = 24
@@ -133,6 +140,42 @@ def test_the_first_frame_of_an_animation_is_shown() -> None:
 def test_the_same_picture_makes_the_same_squares() -> None:
     raw = saved(sample(), "PNG")
     assert squares_of(raw) == squares_of(saved(sample(), "PNG", exif=exif(1)))
+
+
+def test_only_pixels_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Any] = []
+    save = Image.Image.save
+
+    def noted(self: Image.Image, *args: Any, **options: Any) -> None:
+        written.append(dict(self.info))
+        save(self, *args, **options)
+
+    raw = saved(sample(), "JPEG", exif=exif(), comment=SECRET, icc_profile=SECRET)
+    monkeypatch.setattr(Image.Image, "save", noted)
+    squares_of(raw)
+    assert written == [{}, {}]
+
+
+async def test_the_decoder_limits_itself_before_it_reads() -> None:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-m", "jobs.decoder"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/", env={}
+    )
+    limits = Path(f"/proc/{child.pid}/limits")
+    wanted = {
+        "Max address space": decoder.MEMORY_BYTES,
+        "Max cpu time": decoder.CPU_S,
+        "Max file size": 0,
+        "Max core file size": 0,
+        "Max processes": 0,
+        "Max open files": decoder.OPEN_FILES,
+    }
+    try:
+        for name, most in wanted.items():
+            row = rf"^{name}\s+{most}\s+{most}\s"
+            await until(lambda row=row: re.search(row, limits.read_text(), re.MULTILINE), what=name)  # type: ignore[misc]  # bound now
+    finally:
+        out, _ = await child.communicate(b"<html>")
+    assert (read_verdict(out) or Verdict({}, None, 0)).reason == "Send a PNG, JPEG, WebP or GIF picture."
 
 
 def said(verdict: Verdict) -> bytes:

@@ -209,6 +209,34 @@ async def test_the_same_picture_of_two_people_goes_with_the_last(tools: Tools) -
     assert [event["category"]["customIconUrl"] for event in await events(tools)][1:] == ["/icons/food.svg"]
 
 
+async def test_a_picture_is_not_deleted_while_another_begins_to_show_it(
+    tools: Tools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await send(tools, PNG, ME)
+    await work(tools)
+    await images.remove(tools.deps, ME, FOOD)
+    [forget] = await claims(tools, images.FORGET_PICTURE)
+    await send(tools, PNG, YOU)
+    [show] = await claims(tools, images.JOB)
+    put = objects.Folder.put
+    forgetting: list[asyncio.Future[bool]] = []
+
+    async def meanwhile(self: objects.Folder, name: str, body: bytes, **facts: Any) -> None:
+        await put(self, name, body, **facts)
+        if name.endswith("-256.webp"):
+            forgetting.append(asyncio.ensure_future(jobs.FORGET_PICTURE.run(tools, forget)))
+            await until(lambda: forgetting[0].done() or waits_for_a_lock(tools.deps.pool))
+
+    monkeypatch.setattr(objects.Folder, "put", meanwhile)
+    assert await jobs.run(tools, show)
+    assert await forgetting[0]
+    assert stored(tools, "media") == squares((await image(tools, YOU)).picture)
+
+
+async def waits_for_a_lock(pool: Pool) -> bool:
+    return bool(await pool.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"))
+
+
 async def test_an_upload_that_is_lost_is_said_to_be(tools: Tools) -> None:
     sent = await send(tools, PNG)
     await objects.open_objects(tools.deps.settings).delete(sent.upload)

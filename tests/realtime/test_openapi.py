@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import re
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
 from aiohttp import web
@@ -12,16 +14,18 @@ from aiohttp import web
 from handlers.deps import Deps
 from handlers.rules.unsubscribe import PATH
 from realtime.app import build
+from store.objects import open_objects
 from store.postgres import Pool
 from store.redis import open_redis
 from tests.conftest import MakeSettings
+from tests.jobs.pictures import sample, saved
 from tests.realtime.conform import check, openapi, operation_of, resolve
 from tests.realtime.rows import bucket, spend, stand, tell, write
 from tests.realtime.served import Client, serving
 from tests.realtime.test_rest_notifications import DEVICE, SEAL_KEY
 from tests.realtime.test_rest_unsubscribe import letter_token
 from tests.realtime.wallets import Wallet, signed_by_key
-from tests.realtime.wiring import CHAIN, busy, wire
+from tests.realtime.wiring import CHAIN, USDC, busy, wire
 from tests.store.test_notifications import make_notice, record
 
 
@@ -92,6 +96,8 @@ def test_only_sign_in_chains_and_operations_are_public() -> None:
         "/v1/auth/refresh",
         "/v1/chains",
         "/v1/unsubscribe/{token}",
+        "/icons/{name}",
+        "/media/{name}",
         "/healthz",
         "/readyz",
         "/metrics",
@@ -127,6 +133,53 @@ def people_calls(me: Client, transaction_id: str) -> list[tuple[Client, str, str
         (me, "PUT", f"/v1/transactions/{transaction_id}/memo", {"memo": "lunch"}),
         (me, "POST", "/v1/memos", {"chainId": CHAIN.id, "txHash": tx_hash, "memo": "lunch"}),
     ]
+
+
+FOOD = "00000000-0000-4000-8000-000000000001"
+
+
+async def category_calls(anyone: Client, me: Client, deps: Deps) -> list[tuple[Client, str, str, Any]]:
+    made = f"/v1/categories/{(await me.post('/v1/categories', {'name': 'Cats'})).json['id']}"
+    rule = {"field": "memo", "value": "taxi", "categoryId": FOOD}
+    rule_id = (await me.post("/v1/category-rules", rule)).json["id"]
+    picture = "a" * 64 + "-64.webp"
+    await open_objects(deps.settings).put(f"media/{picture}", b"x", media="image/webp", public=True)
+    return [
+        (me, "POST", "/v1/categories", {"name": "Dogs"}),
+        (me, "GET", "/v1/categories", None),
+        (me, "GET", made, None),
+        (me, "PATCH", made, {"sortOrder": 2}),
+        (me, "PUT", f"{made}/preferences", {"isFavorite": True}),
+        (me, "POST", f"{made}/image", form({"image": saved(sample(), "PNG")})),
+        (me, "GET", f"{made}/image", None),
+        (me, "DELETE", f"{made}/image", None),
+        (me, "DELETE", made, None),
+        (me, "POST", "/v1/category-rules", rule),
+        (me, "GET", "/v1/category-rules", None),
+        (me, "DELETE", f"/v1/category-rules/{rule_id}", None),
+        (anyone, "GET", "/icons/food.svg", None),
+        (anyone, "GET", f"/media/{picture}", None),
+    ]
+
+
+async def budget_calls(me: Client, pool: Pool, transaction_id: str) -> list[tuple[Client, str, str, Any]]:
+    await pool.execute("INSERT INTO ai_usage VALUES ($1, now() AT TIME ZONE 'UTC', 'p', 'm', 1, 2, 3, 0.5)", me.address)
+    thought = {"chainId": CHAIN.id, "bucket": "Rent", "token": USDC, "amount": "1"}
+    return [
+        (me, "PUT", "/v1/budgets", {"scope": "category", "categoryId": FOOD, "monthlyBudget": "100"}),
+        (me, "GET", "/v1/budgets", None),
+        (me, "GET", "/v1/budgets/status", None),
+        (me, "POST", "/v1/budgets/simulate", thought),
+        (me, "PUT", f"/v1/transactions/{transaction_id}/category", {"categoryId": FOOD}),
+        (me, "GET", "/v1/me/ai-usage", None),
+    ]
+
+
+def form(files: dict[str, bytes]) -> aiohttp.FormData:
+    made = aiohttp.FormData()
+    for name, raw in files.items():
+        made.add_field(name, io.BytesIO(raw), filename="f", content_type="image/png")
+    return made
 
 
 async def inbox_calls(me: Client, pool: Pool) -> list[tuple[Client, str, str, Any]]:
@@ -172,6 +225,8 @@ async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_sett
             (me, "GET", f"/v1/transactions/{id_}", None),
             (me, "GET", "/v1/buckets", None),
             *people_calls(me, id_),
+            *(await category_calls(anyone, me, deps)),
+            *(await budget_calls(me, pool, id_)),
             *(await inbox_calls(me, pool)),
             (me, "GET", "/healthz", None),
             (me, "GET", "/readyz", None),
@@ -181,8 +236,9 @@ async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_sett
             (await anyone.signed_in(wallet), "DELETE", "/v1/auth/sessions", None),
         ]
         for client, method, path, body in calls:
-            got = await client.call(method, path, json=body)
-            assert got.status in {200, 204}, (path, got.body)
+            sent = {"data": body} if isinstance(body, aiohttp.FormData) else {"json": body}
+            got = await client.call(method, path, **sent)
+            assert got.status in {200, 201, 202, 204}, (path, got.body)
             found = operation_of(method, path)
             assert found is not None
             check(method, path, got.status, got.headers, got.body)

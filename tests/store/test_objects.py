@@ -106,6 +106,20 @@ async def test_a_closed_bucket_opens_again(server: dict[str, str], tmp_path: Pat
     await objects.close()
 
 
+async def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = Folder(tmp_path)
+    await objects.put(PICTURE, b"first", media="x/y", public=True)
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        await objects.put(PICTURE, b"second", media="x/y", public=True)
+    assert await objects.get(PICTURE) == b"first"
+    assert files_in(tmp_path) == [PICTURE.removeprefix("media/")]
+
+
 async def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     objects = Folder(tmp_path)
     bodies = [bytes([n]) * 200_000 for n in range(8)]
