@@ -21,7 +21,7 @@ from jobs.categorize import CATEGORIZE, CATEGORIZE_AGAIN, CHUNK
 from jobs.job import Tools
 from jobs.outbound.embeddings import Guess
 from jobs.outbound.models import Models, Question
-from store import budgets, ledger, log, memos, outbox
+from store import ai, budgets, ledger, log, memos, outbox
 from store.clickhouse import Analytics
 from store.postgres import Pool
 from store.records import TransactionRow
@@ -199,12 +199,18 @@ async def test_what_is_no_signed_in_users_own_spend_is_left_alone(stage: Stage) 
     local = FakeLocal()
     stage = stage.asking(local)
     await stage.spend(make_address("stranger"))
+    known = make_address("known, never signed in")
+    await stage.pool.execute("INSERT INTO users (address) VALUES ($1)", known)
+    await stage.pool.execute("INSERT INTO user_counters (user_address) VALUES ($1)", known)
+    await stage.spend(known)
     await stage.spend(role="delegate")
     await stage.spend(type="transfer")
     await stage.spend(type="deposit", direction="in")
-    taken_back = await stage.spend()
+    assert await stage.categorize() == {}
+    assert local.asked == []
+    await stage.spend()
     async with stage.pool.acquire() as conn:
-        await ledger.revert(conn, taken_back.chain_id, taken_back.block_hash)
+        await ledger.revert(conn, 8453, stage.block)
     assert await stage.categorize() == {}
     assert local.asked == []
 
@@ -322,6 +328,7 @@ async def test_a_choice_by_hand_is_final(stage: Stage) -> None:
         await stage.work()
         await stage.categorize()
     assert await stage.categories() == {row.id: (SAVINGS, "manual", "1.00")}
+    assert await ai.spend(stage.pool, ALICE, row.id) is None
     assert local.asked == []
 
 

