@@ -56,7 +56,7 @@ class Happenings:
             self.redis_flush: 1,
             self.database_cut: 2,
             self.clock_jump: 1,
-            self.slow_reader: 1,
+            self.slow_reader: 2,
             self.ack: 1,
             self.tell: 3,
         }
@@ -299,7 +299,7 @@ class Happenings:
     async def slow_reader(self) -> None:
         """A client stops reading while its user gets a lot: it must be cut, and nobody else may wait."""
         world = self.world
-        narrow = [client for client in world.clients if client.http is world.narrow and client.live]
+        narrow = [client for client in world.clients if client.narrow and client.live]
         if not narrow or self.slow_readers == MOST_SLOW_READERS:
             return
         self.slow_readers += 1
@@ -311,7 +311,7 @@ class Happenings:
             world.node.blocks.append(block)
             await world.node.announce()
             await asyncio.sleep(3)
-        await asyncio.sleep(self.draw.choice((0, 40)))
+        await asyncio.sleep(40)
         client.stall(stop=False)
 
     async def ack(self) -> None:

@@ -24,6 +24,8 @@ from watchers import catchup
 def narrow_socket(address: Any) -> socket.socket:
     made = socket.socket(address[0], address[1], address[2])
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    # Segments of the loopback's 64 KB would never fit: the kernel would send by timers of its own, in real time.
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 512)
     return made
 
 

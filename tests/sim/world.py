@@ -8,6 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -177,7 +178,8 @@ class World:
 
     def task(self, work: Any) -> asyncio.Task[Any]:
         """Run something beside the rest until the end of the run."""
-        task = asyncio.get_running_loop().create_task(work)
+        # Not a part of the process that it may be started from.
+        task = asyncio.get_running_loop().create_task(work, context=Context())
         self._tasks.append(task)
         return task
 
@@ -236,14 +238,16 @@ class World:
         """Another device of somebody who signed in."""
         user = self.users[who]
         name = f"client {len(self.clients)} of {who}"
+        narrow = self.draw(name + " line").random() < 0.5
         client = Client(
             user,
             name,
-            self.narrow if self.draw(name + " line").random() < 0.5 else self.http,
+            self.narrow if narrow else self.http,
             lambda: self.site.urls,
             lambda: self.tokens[user],
             self.draw(name),
             self.faults,
+            narrow=narrow,
             mode=self.draw(name + " mode").choice(("official", "since")),
             trace=self.trace,
         )
