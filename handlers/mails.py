@@ -25,7 +25,6 @@ async def unsubscribe(deps: Deps, token: str) -> str:
             await mails.stop_digest(tx, user, at=deps.now())
         else:
             await notifications.set_preferences(tx, user, {(kind, "email"): False})
-        await mails.drop_due(tx, user, kind)
 
     await in_transaction(deps.pool, body)
     return kind

@@ -143,11 +143,6 @@ async def stop_digest(tx: Tx, user: Address, *, at: datetime) -> None:
     await tx.execute(SQL["stop_digest"], user, at)
 
 
-async def drop_due(tx: Tx, user: Address, kind: str) -> None:
-    """Drop letters of a kind that wait."""
-    await tx.execute(SQL["drop_due"], user, kind)
-
-
 async def prune(conn: Tx | Pool, *, before: datetime, batch: int) -> int:
     """Delete one batch of letters older than `before`; returns how many. Their unsubscribe links end with them."""
     return int(await conn.fetchval(SQL["prune"], before, batch))

@@ -91,11 +91,6 @@ SELECT user_address, kind FROM mails WHERE id = $1
 -- stop_digest --
 UPDATE users SET digest = 'off', revision = revision + 1, updated_at = $2 WHERE address = $1 AND digest <> 'off'
 
--- drop_due --
--- Letters that nobody wants any more, so that none is under way when its link was followed.
-UPDATE mails SET state = 'dropped', reason = 'unsubscribed', updated_at = now()
-WHERE user_address = $1 AND kind = $2 AND state = 'due'
-
 -- prune --
 WITH gone AS (
     DELETE FROM mails WHERE id IN (

@@ -16,10 +16,11 @@ from pydantic import SecretStr
 from handlers import mails as handlers
 from handlers.deps import Deps
 from handlers.errors import NotFound
+from handlers.rules import unsubscribe
 from jobs import digests, email
 from jobs.job import Tools
 from jobs.outbound.mail import Smtp
-from store import notifications
+from store import mails, notifications
 from store.clickhouse import Analytics
 from store.postgres import Pool
 from store.sealed import KeyRing
@@ -154,6 +155,29 @@ async def test_digest_goes_out_once_at_its_hour_in_the_user_s_zone(
     assert len({letter["Message-ID"] for letter in box.got}) == 2
 
 
+async def test_everyone_of_a_zone_is_asked_for_however_many_there_are(
+    tools: Tools, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "BATCH", 2)
+    users = [make_address("user", n) for n in range(5)]
+    await sign_in(pool, *users)
+    for user in users:
+        await reach(pool, KeyRing.of(tools.deps.settings), user, "user@example.com")
+    assert await digests.record_due(tools) == 6
+    assert await digests.record_due(tools) == 0
+
+
+async def test_letter_is_settled_by_the_attempt_that_holds_it(tools: Tools, pool: Pool) -> None:
+    await digests.record_due(tools)
+    [late] = await mails.claim(pool, now=MONDAY, lease_s=30, limit=5)
+    [row] = await mails.claim(pool, now=MONDAY + timedelta(seconds=30), lease_s=30, limit=5)
+    await mails.settle(pool, late, "dropped", not_before=MONDAY)
+    assert await pool.fetchval("SELECT state FROM mails") == "sending"
+    await mails.settle(pool, row, "sent", not_before=MONDAY)
+    await mails.settle(pool, row, "due", not_before=MONDAY)
+    assert await pool.fetchval("SELECT state FROM mails") == "sent"
+
+
 async def test_who_wants_none_has_no_address_or_did_nothing_gets_none(tools: Tools, pool: Pool, box: Postbox) -> None:
     await spend(pool, "30", days_ago=2, user=BOB)  # has no address
     await turn(tools)
@@ -193,6 +217,7 @@ async def test_notice_becomes_a_letter_where_wanted_while_it_stands_unread(
     await turn(tools)
     await turn(tools)
     [letter] = box.got
+    assert await pool.fetchval("SELECT count(*) FROM mails WHERE kind <> 'digest'") == 1
     assert letter["Subject"] == "Food"
     assert "80 % of Food is spent." in part(letter, "plain")
 
@@ -281,7 +306,7 @@ async def test_link_of_a_digest_ends_digests(tools: Tools, pool: Pool, box: Post
     assert len(box.got) == 1
 
 
-async def test_link_of_a_notice_ends_its_kind_and_drops_what_waits(
+async def test_link_of_a_notice_ends_its_kind_also_what_waits(
     tools: Tools, pool: Pool, box: Postbox, clock: Clock
 ) -> None:
     await notifications.set_preferences(pool, ANN, {("spending_alert", "email"): True})
@@ -295,6 +320,17 @@ async def test_link_of_a_notice_ends_its_kind_and_drops_what_waits(
     await turn(tools)
     assert len(box.got) == 1
     assert not (await notifications.allowed(pool, [ANN]))[ANN].allows("spending_alert", "email")
+
+
+async def test_link_with_another_signature_ends_nothing(tools: Tools, pool: Pool) -> None:
+    await digests.record_due(tools)
+    letter = await pool.fetchval("SELECT id FROM mails")
+    good = unsubscribe.token(tools.deps.settings, letter)
+    other = tools.deps.settings.model_copy(update={"secret_key": SecretStr("x" * 32)})
+    assert await handlers.kind_of(tools.deps, good) == "digest"
+    for bad in (unsubscribe.token(other, letter), good[1:] + good[0], good + "A", good[:-1]):
+        with pytest.raises(NotFound):
+            await handlers.unsubscribe(tools.deps, bad)
 
 
 @pytest.mark.parametrize("token", ["", "x", "ü", "A" * 43, "A" * 64])

@@ -262,6 +262,21 @@ async def test_taken_back_before_it_was_sent_is_dropped_and_included_again_told_
     assert [message["data"]["event_id"] for message in stage.phones.got] == ["e2"]
 
 
+async def test_taken_back_between_claim_and_sending_is_not_sent(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stage.phone()
+    await stage.record("e1")
+    audience = pushes.audience
+
+    async def slow(*asked: Any) -> Any:
+        await stage.take_back("e1")
+        return await audience(*asked)
+
+    monkeypatch.setattr(pushes, "audience", slow)
+    await stage.later(11)
+    assert stage.phones.asked == []
+    assert await stage.states() == [("dropped", "reverted")]
+
+
 async def test_push_of_a_spend_that_stays_taken_back_is_replaced_in_silence_under_its_key(stage: Stage) -> None:
     await stage.phone()
     await stage.record("e1")
@@ -279,9 +294,11 @@ async def test_push_of_a_spend_that_stays_taken_back_is_replaced_in_silence_unde
     assert [message["data"]["type"] for message in shown.values()] == ["retracted"]
     assert len(stage.phones.buzzes("phone")) == 1
     assert stage.phones.shown("bought later") == {}
+    assert [message["android"]["priority"] for message in stage.phones.got] == ["high", "normal"]
     await stage.record("e2")
     await stage.later(11)
     assert [message["data"]["event_id"] for message in stage.phones.shown("phone").values()] == ["e2"]
+    assert {message["android"]["priority"] for message in stage.phones.got[1:]} == {"normal"}
     assert len(stage.phones.buzzes("phone")) == 1
 
 

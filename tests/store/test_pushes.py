@@ -83,6 +83,13 @@ async def test_event_outside_the_log_is_no_push(pool: Pool) -> None:
     assert await pool.fetchval("SELECT count(*) FROM pushes") == 0
 
 
+async def test_the_same_event_again_changes_nothing(pool: Pool) -> None:
+    await record(pool, make_intent())
+    before = await pool.fetchrow("SELECT * FROM pushes")
+    await record(pool, make_intent(facts={"from": "elsewhere"}), at=LATER)
+    assert await pool.fetchrow("SELECT * FROM pushes") == before
+
+
 async def test_two_effects_of_one_subject_are_one_push(pool: Pool) -> None:
     await record(pool, make_intent("e1"), make_intent("e2"), make_intent("e3", subject="other"))
     await record(pool, make_intent("e1"))
@@ -95,6 +102,16 @@ async def test_claimed_push_is_taken_by_nobody_else_until_its_lease_ends(pool: P
     assert len({row.id for rows in found for row in rows}) == sum(map(len, found)) == 6
     again = await claimed(pool, LATER + timedelta(seconds=30))
     assert [row.attempts for row in again] == [2] * 6
+
+
+async def test_claims_that_meet_neither_share_nor_wait(pool: Pool) -> None:
+    await record(pool, *(make_intent(subject=f"s{n}") for n in range(6)))
+    async with pool.acquire() as first, pool.acquire() as second, first.transaction(), second.transaction():
+        mine = await pushes.claim(first, now=LATER, lease_s=30, limit=3)
+        async with asyncio.timeout(5):
+            theirs = await pushes.claim(second, now=LATER, lease_s=30, limit=10)
+    assert (len(mine), len(theirs)) == (3, 3)
+    assert not {row.id for row in mine} & {row.id for row in theirs}
 
 
 async def test_settling_is_for_the_attempt_that_holds_the_lease(pool: Pool) -> None:
@@ -173,6 +190,16 @@ async def test_taken_back_while_it_is_sent_is_neither_sent_nor_tried_again(pool:
     await pushes.settle(pool, second, half)
     found = {row["subject"]: row["state"] for row in await pool.fetch("SELECT subject, state FROM pushes")}
     assert found == {first.subject: "dropped", second.subject: "sent"}
+
+
+async def test_taken_back_while_it_waits_for_another_try_it_is_replaced_where_it_arrived(pool: Pool) -> None:
+    await record(pool, make_intent("e1"))
+    [row] = await claimed(pool)
+    await pushes.settle(pool, row, Settled(state="due", not_before=LATER, delivered=frozenset({uuid4()})))
+    await take_back(pool, "e1")
+    assert await claimed(pool, LATER + timedelta(days=1)) == []
+    later = NOW + timedelta(seconds=60)
+    assert len(await pushes.claim_reverted(pool, now=later, after_s=60, lease_s=30, limit=10)) == 1
 
 
 async def test_held_push_stays_held_when_its_effect_comes_again(pool: Pool) -> None:
