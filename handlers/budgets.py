@@ -52,7 +52,7 @@ async def load(
     rows, customs = await budgets.looks(tx, known)
     looks = looks_of(known, rows, customs)
     amounts = amounts_of(customs)
-    habits = await _habits(tx, known, asked or {})
+    habits = await _habits(tx, [person.user for person in people if person.has_habits], asked or {})
     purses = {person.user: _purse(person, at, looks, amounts, habits, memos or {}) for person in people}
     await _fill_figures(tx, purses)
     for row in await budgets.assigned(tx, [pair for pair in transactions if pair[0] in purses]):

@@ -24,6 +24,8 @@ class PersonRow:
     time_zone: str
     thresholds: tuple[int, ...]
     monthly_budget: Decimal | None
+    has_habits: bool
+    """Whether rules or history know anything of this user: nothing is looked up for those who taught nothing yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class SubjectRow:
 async def people(tx: Tx | Pool, users: Iterable[Address]) -> list[PersonRow]:
     """The signed-in ones of these users."""
     rows = await tx.fetch(SQL["people"], list(users))
-    return [PersonRow(row[0], row[1], tuple(row[2]), row[3]) for row in rows]
+    return [PersonRow(row[0], row[1], tuple(row[2]), row[3], row[4]) for row in rows]
 
 
 async def looks(tx: Tx | Pool, users: Sequence[Address]) -> tuple[list[CategoryRow], list[CustomRow]]:

@@ -117,6 +117,8 @@ class Purse:
         self, category_id: str | None, usd: Decimal | None, *, at: datetime
     ) -> tuple[list[dict[str, object]], list[Alert]]:
         """Count one amount; tells what it does to the budgets it touches, and what there is to alert."""
+        if not self.budgets:
+            return [], []
         month = self.month or month_of(at, self.zone)
         touched = [b for b in self.budgets if b.scope == "total" or b.category_id == category_id]
         before = [self.figure(budget) for budget in touched]
