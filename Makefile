@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help install lint test test-all bench bench-ingest bench-deliver bench-decode run demo lock clean
+.PHONY: help install lint test test-all sim prove-cuts prove-hostile bench bench-ingest bench-deliver bench-decode bench-catchup bench-categorize run demo lock clean
 
 help: ## Show what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -32,6 +32,16 @@ test: install lint ## Lint, types, layers and all tests on real engines
 test-all: install lint ## The same with the slow tests
 	$(BIN)/pytest -n 2 --dist worksteal
 
+SEEDS ?= 200
+sim: install ## The seeded simulation of the whole pipeline; SEEDS=2000 runs many
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+prove-cuts: install ## Official clients cut 200 times over two servers: nothing lost, nothing doubled
+	$(BIN)/python -m tests.load.cuts
+
+prove-hostile: install ## 100,000 hostile packets beside honest clients
+	$(BIN)/python -m tests.load.hostile
+
 bench: bench-ingest bench-deliver bench-decode ## Figures of the hot paths, with machine and commit
 
 bench-ingest: install ## Events per second through decode, commit and publish
@@ -42,6 +52,12 @@ bench-deliver: install ## Events per second from Redis to sockets, beside stock 
 
 bench-decode: install ## Decoded logs per second, beside web3
 	$(BIN)/python -m tests.load.decode
+
+bench-catchup: install ## Blocks per second while catching up
+	$(BIN)/python -m tests.load.catchup
+
+bench-categorize: install ## Transactions categorized without a key: speed, memory, held-out accuracy
+	$(BIN)/python -m tests.load.categorize
 
 run: install ## Embedded engines, migrations, the devnet and every process of the Procfile
 	$(BIN)/expendi run
