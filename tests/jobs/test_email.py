@@ -333,7 +333,7 @@ async def test_link_with_another_signature_ends_nothing(tools: Tools, pool: Pool
             await handlers.unsubscribe(tools.deps, bad)
 
 
-@pytest.mark.parametrize("token", ["", "x", "ü", "A" * 43, "A" * 64])
-async def test_made_up_links_end_nothing(tools: Tools, token: str) -> None:
-    with pytest.raises(NotFound):
-        await handlers.unsubscribe(tools.deps, token)
+async def test_made_up_links_end_nothing(tools: Tools) -> None:
+    for made_up in ("", "x", "ü", "A" * 43, "A" * 64):
+        with pytest.raises(NotFound):
+            await handlers.unsubscribe(tools.deps, made_up)

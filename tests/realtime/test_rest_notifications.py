@@ -71,11 +71,16 @@ async def test_up_to_reads_all_older_ones(me: Client, pool: Pool) -> None:
     assert (await me.post("/v1/notifications/read", {"upTo": ids[1]})).json == {"unreadCount": 1}
 
 
-@pytest.mark.parametrize(
-    "body", [{}, {"notificationIds": []}, {"notificationIds": ["x"]}, {"notificationIds": [str(uuid4())], "upTo": "y"}]
-)
-async def test_what_was_read_is_named_in_one_way(me: Client, body: dict[str, Any]) -> None:
-    assert (await me.post("/v1/notifications/read", body)).status == 400
+async def test_what_was_read_is_named_in_one_way(me: Client) -> None:
+    id_ = str(uuid4())
+    wrong: tuple[dict[str, Any], ...] = (
+        {},
+        {"notificationIds": []},
+        {"notificationIds": ["x"]},
+        {"notificationIds": [id_], "upTo": id_},
+    )
+    for body in wrong:
+        assert (await me.post("/v1/notifications/read", body)).status == 400
 
 
 async def test_other_people_s_notifications_do_not_exist(anyone: Client, me: Client, pool: Pool) -> None:
@@ -128,9 +133,7 @@ async def test_token_of_another_user_moves_and_leaves_them_nothing_to_find(anyon
     assert len((await other.get("/v1/devices")).json["data"]) == 1
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"platform": "fridge"}, {"token": ""}, {"token": "a b"}, {"token": "ü"}, {"locale": "../"}, {"appVersion": "\n"}],
-)
-async def test_malformed_devices_are_refused(me: Client, change: dict[str, Any]) -> None:
-    assert (await me.post("/v1/devices", {**DEVICE, **change})).status == 400
+async def test_malformed_devices_are_refused(me: Client) -> None:
+    changes = [{"platform": "fridge"}, {"token": ""}, {"token": "a b"}, {"token": "ü"}, {"locale": "../"}]
+    for change in [*changes, {"appVersion": "\n"}]:
+        assert (await me.post("/v1/devices", {**DEVICE, **change})).status == 400

@@ -70,7 +70,7 @@ async def test_other_paths_still_refuse_strange_pages(anyone: Client) -> None:
     assert (await anyone.call("POST", "/v1/auth/nonce", headers={"Origin": "null"})).status == 403
 
 
-@pytest.mark.parametrize("made_up", ["x", "A" * 43, "%00"])
-async def test_made_up_link_is_not_found(anyone: Client, made_up: str) -> None:
-    assert (await anyone.get(PATH + made_up)).status == 404
-    assert (await anyone.post(PATH + made_up)).status == 404
+async def test_made_up_link_is_not_found(anyone: Client) -> None:
+    for made_up in ("x", "A" * 43, "%00"):
+        assert (await anyone.get(PATH + made_up)).status == 404
+        assert (await anyone.post(PATH + made_up)).status == 404
