@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tests.sim.bus import Weather
 from tests.sim.clock import Doom
@@ -25,6 +25,14 @@ DOOMS: tuple[Doom, ...] = (
 )  # fmt: skip
 
 
+class Step(Protocol):
+    """One thing that happens."""
+
+    __name__: str
+
+    async def __call__(self) -> None: ...
+
+
 class Happenings:
     """The steps of one run. Each run has a temper of its own: some are stormy, some kill, some only fork."""
 
@@ -35,8 +43,8 @@ class Happenings:
         self.top = 0
         self.slow_readers = 0
         self.replaced: list[FakeBlock] = []
-        always: dict[Callable[[], Awaitable[None]], int] = {self.mine: 10, self.burst: 2, self.join: 2, self.final: 1}
-        sometimes: dict[Callable[[], Awaitable[None]], int] = {
+        always: dict[Step, int] = {self.mine: 10, self.burst: 2, self.join: 2, self.final: 1}
+        sometimes: dict[Step, int] = {
             self.reorg: 4,
             self.come_back: 5,
             self.weather: 3,
@@ -61,6 +69,8 @@ class Happenings:
             self.tell: 3,
         }
         chosen = {step: weight for step, weight in sometimes.items() if self.draw.random() < 0.6}
+        if world.stress:
+            chosen = {step: 5 * weight for step, weight in sometimes.items() if step.__name__ in world.stress}
         self.table = {**always, **chosen}
 
     async def all(self, steps: int) -> None:

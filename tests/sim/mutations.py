@@ -33,16 +33,20 @@ class Mutation:
     invariant: int
     name: str
     broken: Callable[[], AbstractContextManager[object]]
+    stress: tuple[str, ...]
+    """Trouble in which it shows; none: whatever the seeds draw."""
 
 
 MUTATIONS: list[Mutation] = []
 
 
-def mutation(invariant: int, name: str) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
+def mutation(
+    invariant: int, name: str, *stress: str
+) -> Callable[[Callable[[], Iterator[None]]], Callable[[], Iterator[None]]]:
     """List a generator that breaks an invariant while it is suspended."""
 
     def add(broken: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
-        MUTATIONS.append(Mutation(invariant, name, contextmanager(broken)))
+        MUTATIONS.append(Mutation(invariant, name, contextmanager(broken), stress))
         return broken
 
     return add
@@ -51,7 +55,7 @@ def mutation(invariant: int, name: str) -> Callable[[Callable[[], Iterator[None]
 Patches = Iterator[None]
 
 
-@mutation(1, "published before the commit")
+@mutation(1, "published before the commit", "kill_watcher", "database_cut")
 def _early() -> Patches:
     async def commit(self: Any, body: Any) -> Any:
         async def once() -> Any:
@@ -108,7 +112,7 @@ def _no_sweep() -> Patches:
         yield
 
 
-@mutation(3, "seq from a sequence, which does not roll back")
+@mutation(3, "seq from a sequence, which does not roll back", "kill_watcher", "database_cut")
 def _sequence() -> Patches:
     original_lock, original_append = log.lock, log.append
     given: dict[str, int] = {}
@@ -151,7 +155,7 @@ def _forgetful() -> Patches:
         yield
 
 
-@mutation(4, "a ledger row that is there already is an error")
+@mutation(4, "a ledger row that is there already is an error", "reorg", "come_back")
 def _no_conflict() -> Patches:
     plain = ledger.SQL["record"].partition("ON CONFLICT")[0]
     with mock.patch.object(ledger, "SQL", {**ledger.SQL, "record": plain}):
@@ -177,7 +181,7 @@ def _no_preimages() -> Patches:
         yield
 
 
-@mutation(5, "a block that comes back has its old event ids")
+@mutation(5, "a block that comes back has its old event ids", "reorg", "come_back")
 def _no_generation() -> Patches:
     original = cursors.apply_block
 
@@ -255,7 +259,7 @@ def caught_by(mutation: Mutation, engines: Engines) -> tuple[int | None, str]:
     """The first seed that fails with the mutation, and its first failure."""
     with mutation.broken():
         for seed in SEEDS:
-            report = run(seed, engines)
+            report = run(seed, engines, stress=mutation.stress)
             if report.failures:
                 return seed, report.failures[0]
     return None, ""

@@ -29,6 +29,6 @@ class _Strict:
 
 @contextmanager
 def mended() -> Iterator[None]:
-    """Seed 35: `null` for a balance opened a user's own address at 0 for good; it must be an error like any other."""
+    """Seed 58: `null` for a balance opened a user's own address at 0 for good; it must be an error like any other."""
     with mock.patch.object(balances, "token_balances", lambda rpc, *rest: token_balances(_Strict(rpc), *rest)):  # type: ignore[arg-type]  # stands in for Rpc
         yield

@@ -6,7 +6,7 @@ import asyncio
 import random
 import traceback
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from contextvars import Context
 from dataclasses import dataclass
@@ -58,18 +58,18 @@ class Report:
     stalls: int = 0
 
 
-def run(seed: int, engines: Engines, *, steps: int = 60) -> Report:
-    """Play one seed from beginning to end."""
+def run(seed: int, engines: Engines, *, steps: int = 60, stress: Sequence[str] = ()) -> Report:
+    """Play one seed from beginning to end. `stress`: the only kinds of trouble, instead of those the seed draws."""
     random.seed(seed)  # the product's own jitter
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(postgres_port=engines.postgres.port)) as runner:
-        return runner.run(World(seed, engines, steps).play())
+        return runner.run(World(seed, engines, steps, stress).play())
 
 
 class World:
     """Everything of one run."""
 
-    def __init__(self, seed: int, engines: Engines, steps: int) -> None:
-        self.seed, self.engines, self.steps = seed, engines, steps
+    def __init__(self, seed: int, engines: Engines, steps: int, stress: Sequence[str] = ()) -> None:
+        self.seed, self.engines, self.steps, self.stress = seed, engines, steps, stress
         self.faults: Counter[str] = Counter()
         self.trace_lines: list[str] = []
         self.people = [wallet(seed, i) for i in range(PEOPLE)]
