@@ -29,13 +29,14 @@ EVENTS = 8
 
 
 async def one_life(stage: Stage, many: Many, module: str, transports: list[str]) -> None:
-    """Session, snapshot, live events in order, acknowledgements, and the end that binary brings, to that client only."""
+    """Session, snapshot, live events in order, acknowledgements; binary ends that client only."""
     user = new_user()
     options = {"auth": {"token": f"{user}/s"}, "transports": transports, "reconnection": False}
     client = many.connect(stage.url, module=module, **options)
     witness = many.connect(stage.url, module=module, **options)
+    await until(lambda: len(client.events()) > 1 < len(witness.events()), what=f"{module}: snapshot")
     for each in (client, witness):
-        await until(lambda each=each: [name for name, _ in each.events()][:2] == ["session", "snapshot"], what=module)
+        assert [name for name, _ in each.events()][:2] == ["session", "snapshot"]
     if len(transports) == 2:
         assert (await client.next("upgrade"))["transport"] == "websocket"
     else:
