@@ -21,6 +21,7 @@ from config import settings as config
 from config.embedded import children
 from config.embedded.children import Launch
 from config.embedded.engine import EngineError
+from config.embedded.fcm import Fcm
 from config.embedded.stack import Stack
 from config.logs import scrub
 from config.procfile import Processes
@@ -87,8 +88,8 @@ def demo(
     """Show one user's live feed on a chain, databases and processes of its own; nothing of yours is touched."""
     given = _development()
     settings = Settings(data_dir=given.data_dir.absolute() / "demo", log_level=given.log_level)
-    with _stopping(code=130), _engines(settings, fresh=True) as stack:
-        env = {**_environment(settings), **_isolated(stack)}
+    with _stopping(code=130), _engines(settings, fresh=True) as stack, Fcm(stack.data_dir) as phones:
+        env = {**_environment(settings), **_isolated(stack), **_pushing(phones)}
         _prepare(stack, env)
         with _running(Processes(env=env, logs=stack.data_dir / "logs")) as running:
             _until_ready(f"http://{settings.host}:{env[variable('port')]}/readyz", running)
@@ -205,6 +206,12 @@ def _isolated(stack: Stack) -> dict[str, str]:
         "port": str(children.free_port()),
     }
     return {variable(field): ours.get(field, "") for field in Settings.model_fields}
+
+
+def _pushing(phones: Fcm) -> dict[str, str]:
+    """Push to the fake provider, at once: no client of the demo says what it shows, so none would hold a push back."""
+    said = {"fcm_url": phones.url, "fcm_credentials": str(phones.credentials), "push_hold_s": "0"}
+    return {variable(field): value for field, value in said.items()}
 
 
 def _prepared(stack: Stack) -> dict[str, str]:

@@ -183,6 +183,11 @@ def test_the_demo_runs_beside_up_on_engines_of_its_own(running: tuple[Project, s
     assert "yours" not in json.dumps(env)
     assert (env["EXPENDI_QUEUE_URL"], env["EXPENDI_ORIGINS"]) == ("", "")  # set, so that .env has no say
     assert env["EXPENDI_CHAINS_FILE"] == str(project.data_dir / "demo" / "devnet.toml")
+    [quick] = [call["env"] for call in calls if call["verbs"] == ["quick"]]
+    assert env["EXPENDI_FCM_URL"] == quick["EXPENDI_FCM_URL"]
+    assert quick["EXPENDI_FCM_URL"].startswith("http://127.0.0.1:")
+    assert Path(quick["EXPENDI_FCM_CREDENTIALS"]).is_relative_to(project.data_dir / "demo")
+    assert quick["EXPENDI_PUSH_HOLD_S"] == "0"
     assert ended({call["pid"] for call in calls})
     assert all(map(alive, below))
     (project.folder / ".env").unlink()

@@ -1,5 +1,6 @@
 """A stand-in for the whole product, for tests of the demo alone: one user, kept in memory, refigured at every block.
 
+Every spend from the demo's entertainment bucket is categorized, alerted and pushed, as if it crossed an edge.
 It speaks just as much of the contract as the demo's client asks for: sign-in, snapshot, log, and Socket.IO over a
 websocket with connection state recovery.
 """
@@ -22,6 +23,7 @@ from eth_utils.abi import collapse_if_tuple
 
 from watchers.devnet.contracts import artifact
 from watchers.devnet.node import Node, NodeError
+from watchers.devnet.script import ENTERTAINMENT, FUN
 
 EPOCH = "stub"
 POLL_S = 0.02
@@ -60,7 +62,11 @@ class Stub:
     at: Any
     sabotage: Callable[[str, dict[str, Any]], int] = lambda _event, _payload: 1
     """How often an event is sent to the socket: 0 loses it, 2 doubles it."""
+    pushes_per_alert: int = 1
     user: str = ""
+    phone: str = ""
+    unread: int = 0
+    pushes: list[dict[str, Any]] = field(default_factory=list)
     books: Books = field(default_factory=Books)
     log: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     blocks: list[tuple[str, list[Applied]]] = field(default_factory=list)
@@ -118,9 +124,28 @@ class Stub:
             impact = self.impact(bucket, before) if entry["name"] == "SpentFromBucket" else []
             body = {"transaction": transaction, "updatedBalances": moved, "budgetImpact": impact}
             await self.append("new_transaction", event_id, body)
+            if said.get("bucketName") == FUN and entry["name"] == "SpentFromBucket":
+                await self.alert(key, event_id)
         elif bucket is not None:
             await self.append("bucket_update", event_id, {"bucket": self.bucket(bucket)})
         return [Applied(key if entry["name"] in TYPES else "", event_id, before, bucket)]
+
+    async def alert(self, transaction_id: str, event_id: str) -> None:
+        """What the category of a spend leads to."""
+        category = {"id": ENTERTAINMENT, "name": "Entertainment"}
+        given = {"category": category, "confidence": "0.99", "source": "model", "budgetImpact": []}
+        await self.append("transaction_categorized", f"c {event_id}", {"transactionId": transaction_id, **given})
+        alert = {"causes": [f"c {event_id}"], "message": "You have spent 80 %."}
+        await self.append("budget_alert", f"a {event_id}", alert)
+        self.unread += 1
+        notice = {"notification": {"eventId": f"a {event_id}", "title": "80 %"}, "unreadCount": self.unread}
+        await self.append("notification", f"n {event_id}", notice)
+        push = {
+            "token": self.phone,
+            "notification": {"title": "80 %", "body": ""},
+            "data": {"event_id": f"a {event_id}"},
+        }
+        self.pushes += [{**push, "android": {"collapse_key": "k", "priority": "high"}}] * self.pushes_per_alert
 
     async def take_back(self, applied: Applied) -> None:
         before, self.books = self.books, applied.before
@@ -193,7 +218,13 @@ class Stub:
     def snapshot(self) -> dict[str, Any]:
         balances = [self.balance(place) for place, raw in self.books.balances.items() if raw]
         buckets = [self.bucket(key) for key in self.books.buckets]
-        return {"seq": len(self.log), "balances": balances, "buckets": buckets, "unreadCount": 0}
+        return {
+            "seq": len(self.log),
+            "balances": balances,
+            "buckets": buckets,
+            "budgets": [],
+            "unreadCount": self.unread,
+        }
 
     async def append(self, event: str, event_id: str, body: dict[str, Any]) -> None:
         payload = {"id": event_id, "seq": len(self.log) + 1, **body}
@@ -252,7 +283,12 @@ class Stub:
                 after = int(request.query["after"])
                 page = [{"event": event, "payload": payload} for event, payload in self.log[after : after + 20]]
                 return web.json_response({"data": page})
-            case "/readyz":
+            case "/v1/devices":
+                self.phone = (await request.json())["token"]
+                return web.json_response({})
+            case "/phones":
+                return web.json_response(self.pushes)
+            case "/v1/budgets" | "/readyz":
                 return web.json_response({})
         raise web.HTTPNotFound
 

@@ -63,7 +63,8 @@ def spend_event(seq: int, *, left: int, spent: int, bucket_id: str = "id-food", 
 
 def start_view() -> dict[str, Any]:
     balances = [balance("unallocated", 5), balance("bucket", 10, "food")]
-    return {"seq": 3, "balances": balances, "buckets": [bucket("food", 0, 10), bucket("fun", 1)], "unreadCount": 0}
+    no_budgets: dict[str, Any] = {"budgets": [], "unreadCount": 0}
+    return {"seq": 3, "balances": balances, "buckets": [bucket("food", 0, 10), bucket("fun", 1)], **no_budgets}
 
 
 def test_view_takes_balances_and_spent_from_a_transaction_and_leaves_the_old_view() -> None:
@@ -75,6 +76,7 @@ def test_view_takes_balances_and_spent_from_a_transaction_and_leaves_the_old_vie
             "seq": 4,
             "balances": [balance("unallocated", 5), balance("bucket", 7, "food")],
             "buckets": [bucket("fun", 1), bucket("food", 3, 7, **PERIOD)],
+            "budgets": [],
             "unreadCount": 0,
         }
     )
@@ -124,6 +126,11 @@ def told(seq: int, key: str, block: str, **more: Any) -> tuple[str, dict[str, An
     return "new_transaction", spend_event(seq, left=7, spent=3, **moved, **more)
 
 
+def push(event_id: str, *, priority: str = "high") -> dict[str, Any]:
+    android = {"collapse_key": f"key of {event_id}", "priority": priority}
+    return {"android": android, "data": {"event_id": event_id}}
+
+
 def whole_evidence() -> Evidence:
     """A spend, its reversal, its inclusion again in another block, and one that was replayed."""
     undo: dict[str, Any] = {"transactionId": "t1", "corrects": ["e4"]}
@@ -144,6 +151,7 @@ def whole_evidence() -> Evidence:
         fresh=view,
         canonical=frozenset({"t1", "t2"}),
         heads={"0xa": 995.0, "0xb": 1012.0},
+        pushes=[push("e5"), push("e6"), push("e6", priority="normal")],
         replayed=frozenset({7}),
     )
 
@@ -153,7 +161,7 @@ def test_proof_counts_what_a_client_saw() -> None:
     assert verdict.failures == []
     assert verdict.line == (
         "events 4, p50 5.0 ms, p99 8.0 ms from block to client, "
-        "replayed 1 after a cut, corrected 1 by a reorg, lost 0, doubled 0"
+        "replayed 1 after a cut, corrected 1 by a reorg, lost 0, doubled 0, alerts 0, pushes 3"
     )
 
 
@@ -190,6 +198,7 @@ def undo_twice(seen: Evidence) -> Evidence:
         (lambda seen: replace(seen, canonical=frozenset({"t1", "t2", "t3"})), "never told: t3", 1, 0),
         (lambda seen: replace(seen, canonical=frozenset({"t1"})), "not on the chain is still told: t2", 0, 0),
         (lambda seen: replace(seen, fresh=start_view()), "view is not the fresh snapshot", 0, 0),
+        (lambda seen: replace(seen, pushes=[push("e6")] * 2), "buzzed twice for one effect: e6", 0, 0),
         (lambda seen: replace(seen, heads={}), "no event could be timed", 0, 0),
     ],
 )
@@ -209,22 +218,30 @@ def test_percentile_is_the_nearest_rank() -> None:
 # ---- the demo against a stand-in for the product
 
 
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(demo.PACE_S, True, 0.0)
+    monkeypatch.setattr(script, "STILL_S", 0.1)
+    monkeypatch.setattr(script, "ALERT_S", 3.0)
+
+
 async def play(devnet: Devnet, tmp_path: Path, **options: Any) -> int:
     table = tmp_path / "chains.toml"
     at = await deploy_to_table(devnet.rpc, table)
     async with stub_product(devnet, at, **options) as web:
-        return await demo.run(demo.Stage(web=web, domain="localhost", chain=devnet_row(table)), check=True)
+        stage = demo.Stage(web=web, phones=web, domain="localhost", chain=devnet_row(table))
+        return await demo.run(stage, check=True)
 
 
 async def test_demo_ends_ok_when_nothing_is_lost(
-    devnet: Devnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    devnet: Devnet, tmp_path: Path, brisk: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(demo.PACE_S, True, 0.0)
     assert await play(devnet, tmp_path) == 0
     *_, figures, outcome = capfd.readouterr().out.splitlines()
     assert outcome == "demo: ok"
-    assert figures.startswith("events 40, p50 ")
-    assert figures.endswith(" replayed 5 after a cut, corrected 1 by a reorg, lost 0, doubled 0")
+    assert figures.startswith("events 47, p50 ")
+    assert figures.endswith("corrected 1 by a reorg, lost 0, doubled 0, alerts 1, pushes 1")
+    assert " replayed 5 after a cut, " in figures
 
 
 @pytest.mark.parametrize(("times", "failure"), [(0, "an event of the log was never received"), (2, "received twice")])
@@ -233,15 +250,35 @@ async def test_demo_fails_when_an_event_is_lost_or_doubled(
     failure: str,
     devnet: Devnet,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    brisk: None,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(demo.PACE_S, True, 0.0)
-
     def sabotage(event: str, payload: dict[str, Any]) -> int:
         return times if payload["seq"] == 2 else 1  # a bucket, which nobody waits for
 
     assert await play(devnet, tmp_path, sabotage=sabotage) == 1
+    last = capfd.readouterr().out.splitlines()[-1]
+    assert last.startswith("demo: FAILED: ")
+    assert failure in last
+
+
+@pytest.mark.parametrize(
+    ("options", "failure"),
+    [
+        ({"pushes_per_alert": 0}, "no push with event id "),
+        ({"pushes_per_alert": 2}, "the phone buzzed twice for one effect"),
+        ({"sabotage": lambda event, _: event != "budget_alert"}, "the budget's alert did not come within 3 s"),
+    ],
+)
+async def test_demo_fails_when_the_alert_or_its_push_does_not_come_once(
+    options: dict[str, Any],
+    failure: str,
+    devnet: Devnet,
+    tmp_path: Path,
+    brisk: None,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert await play(devnet, tmp_path, **options) == 1
     last = capfd.readouterr().out.splitlines()[-1]
     assert last.startswith("demo: FAILED: ")
     assert failure in last

@@ -55,10 +55,14 @@ async def _drive(args: argparse.Namespace) -> int:
 
 
 async def _demo(args: argparse.Namespace) -> int:
-    known = None if args.web and args.chains and args.domain else settings.load()
+    known = None if args.web and args.chains and args.domain and args.phones else settings.load()
     web = args.web or (f"http://{known.host}:{known.port}" if known else "")
     domain = args.domain or (known.domain if known else "localhost")
-    return await demo.run(demo.Stage(web=web, domain=domain, chain=devnet_row(_table(args))), check=args.check)
+    phones = args.phones or (known.fcm_url if known else "")
+    if not phones:
+        raise LookupError("which phones? Name the fake push provider with --phones, as `expendi demo` does")
+    stage = demo.Stage(web=web, phones=phones, domain=domain, chain=devnet_row(_table(args)))
+    return await demo.run(stage, check=args.check)
 
 
 def _table(args: argparse.Namespace) -> Path:
@@ -85,8 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=1, help="repeats the same choices")
     one.add_argument("--chains", help="chain table; default: that of the running engines")
     one.set_defaults(run=_drive)
-    one = verbs.add_parser("demo", help="one user's live feed, with a cut and a reorg; checks that nothing is lost")
+    one = verbs.add_parser(
+        "demo", help="one user's live feed, with an alert, a cut and a reorg; checks that nothing is lost"
+    )
     one.add_argument("--web", help="url of the web process; default: from the settings")
+    one.add_argument("--phones", help="url of the fake push provider; default: from the settings")
     one.add_argument("--domain", help="domain that the sign-in message names; default: from the settings")
     one.add_argument("--chains", help="chain table; default: that of the running engines")
     one.add_argument("--check", action="store_true", help="headless: run the script once, then exit")

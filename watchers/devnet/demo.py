@@ -19,6 +19,7 @@ from watchers.devnet.heads import watch_heads
 from watchers.devnet.listener import Listener
 from watchers.devnet.node import NodeError
 from watchers.devnet.people import Devnet, Person, Reverted, person
+from watchers.devnet.phone import Phone
 from watchers.devnet.proof import Verdict, examine
 from watchers.devnet.rest import Rest, Tokens
 from watchers.devnet.table import deployment
@@ -35,9 +36,12 @@ PACE_S = {True: 0.15, False: 0.6}  # between two actions: brisk when checked, to
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where the demo plays: url of the web process, domain that its sign-in asks for, and the devnet's chain row."""
+    """Where the demo plays: urls of the web process and of the fake push provider, domain that the sign-in asks for,
+    and the devnet's chain row.
+    """
 
     web: str
+    phones: str
     domain: str
     chain: Chain
 
@@ -70,7 +74,8 @@ async def _play(stage: Stage, console: Console, *, check: bool) -> None:
         crowd = await gather_crowd(others, CROWD)
         tokens = await rest.sign_in(viewer, domain=stage.domain, chain_id=at.chain_id)
         async with Listener(stage.web, tokens.access, tell=feed.tell) as client, _driven(crowd):
-            play = script.Play(devnet, viewer, friend, shop, rest, client, heads, feed, pace_s=PACE_S[check])
+            phone = Phone(http, stage.phones, f"phone-of-{viewer.address}")
+            play = script.Play(devnet, viewer, friend, shop, rest, client, phone, heads, feed, pace_s=PACE_S[check])
             async with asyncio.timeout(CHECK_S):
                 verdict = await perform(play)
             if not check:
@@ -84,6 +89,7 @@ async def perform(play: script.Play) -> Verdict:
     """All scenes, then the verdict on what was received."""
     await script.arrive(play)
     await script.live(play)
+    await script.reach_a_limit(play)
     await script.lose_connection(play)
     await script.reorganise(play)
     return examine(await script.evidence(play))

@@ -40,6 +40,10 @@ class Feed:
         line = Text.assemble((at, "dim"), " ", (taken, "cyan"), " ", (f"{seq:>5}", "dim"), "  ", (text, style))
         self._console.print(line, soft_wrap=True)
 
+    def phone(self, title: str, body: str) -> None:
+        """Show what a push made appear on the phone."""
+        self._console.print(Text(f"{'phone':>12}  {title}: {body}", style="bold magenta"), soft_wrap=True)
+
     def wallets(self, people: Sequence[Person]) -> None:
         """Show ready-made wallets to sign in with."""
         table = Table("address", "private key (of the devnet, worth nothing)", title="wallets to sign in with")
@@ -58,6 +62,11 @@ def describe(one: Happening) -> tuple[str, str]:
         "snapshot": (lambda body: f"snapshot at seq {body['seq']}, {len(body['buckets'])} buckets", "yellow"),
         "new_transaction": (_transaction, ""),
         "transaction_reverted": (_reverted, "red"),
+        "transaction_categorized": (_categorized, "green"),
+        "budget_update": (lambda body: f"{len(body['budgets'])} monthly budgets", "blue"),
+        "budget_alert": (lambda body: f"budget alert: {body['message']}", "bold red"),
+        "notification": (_notification, "magenta"),
+        "unread_count": (lambda body: f"{body['unreadCount']} unread", "magenta"),
         "bucket_update": (lambda body: f"bucket {body['bucket']['name']} {_change(body)}", "blue"),
     }
     word, style = words.get(one.name, (lambda _: one.name, ""))
@@ -85,6 +94,14 @@ def _transaction(body: dict[str, Any]) -> str:
     sign = _SIGNS.get(moved["direction"], "")
     place = f" in {moved['bucket']}" if moved.get("bucket") else ""
     return f"{moved['type']} {sign}{amount_text(moved['amount'])}{place}{_impact(body)}"
+
+
+def _categorized(body: dict[str, Any]) -> str:
+    return f"categorized as {body['category']['name']} by {body['source']}, confidence {body['confidence']}"
+
+
+def _notification(body: dict[str, Any]) -> str:
+    return f"inbox: {body['notification']['title']}, {body['unreadCount']} unread"
 
 
 def _reverted(body: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from watchers.devnet.listener import Happening
+from watchers.devnet.phone import Push, buzzed_twice
 from watchers.devnet.view import apply_all, differences
 
 MONEY_TYPES = frozenset({"deposit", "spend", "bucket_funding", "bucket_transfer", "unallocated_withdraw"})
@@ -32,6 +33,8 @@ class Evidence:
     """Transaction ids of the user's wallet events on the chain as it now is."""
     heads: Mapping[str, float]
     """First sight of each block, ms since 1970."""
+    pushes: Sequence[Push]
+    """What reached the user's phone, in order."""
     replayed: frozenset[int]
     """seq of the events that were replayed after a cut: they say nothing about speed."""
 
@@ -47,6 +50,8 @@ class Verdict:
     corrected: int
     lost: int
     doubled: int
+    alerts: int
+    pushes: int
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -55,7 +60,7 @@ class Verdict:
         return (
             f"events {self.events}, p50 {self.p50_ms:.1f} ms, p99 {self.p99_ms:.1f} ms from block to client, "
             f"replayed {self.replayed} after a cut, corrected {self.corrected} by a reorg, "
-            f"lost {self.lost}, doubled {self.doubled}"
+            f"lost {self.lost}, doubled {self.doubled}, alerts {self.alerts}, pushes {self.pushes}"
         )
 
 
@@ -77,6 +82,7 @@ def examine(seen: Evidence) -> Verdict:
         *_some("a transaction was taken back twice", undone),
         *_some("an event of the log was never received", sorted(unreceived)),
         *_some("an event was received twice", repeated),
+        *_some("the phone buzzed twice for one effect", buzzed_twice(seen.pushes)),
         *_seq_failures(seen),
         *_log_failures(seen),
         *_correction_failures(seen.received),
@@ -92,6 +98,8 @@ def examine(seen: Evidence) -> Verdict:
         corrected=len(reverted),
         lost=len(never) + len(unreceived),
         doubled=len(twice) + len(repeated),
+        alerts=sum(one.name == "budget_alert" for one in seen.received),
+        pushes=len(seen.pushes),
         failures=failures,
     )
 

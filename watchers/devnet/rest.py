@@ -1,4 +1,4 @@
-"""The demo as a REST client: it signs in as a person, reads the snapshot and the log."""
+"""The demo as a REST client: it signs in as a person, sets a budget, reads the snapshot and the log."""
 
 from __future__ import annotations
 
@@ -70,6 +70,15 @@ class Rest:
                 return found
             found += page
             after = int(page[-1]["payload"]["seq"])
+
+    async def register_device(self, token: str) -> None:
+        """Have pushes sent to a phone."""
+        await self._call("POST", "/v1/devices", json={"token": token, "platform": "android"})
+
+    async def set_budget(self, category_id: str, *, dollars: int) -> None:
+        """Set the monthly budget of a category."""
+        budget = {"scope": "category", "categoryId": category_id, "monthlyBudget": str(dollars)}
+        await self._call("PUT", "/v1/budgets", json=budget)
 
     def _keep(self, body: dict[str, Any]) -> Tokens:
         self._access = body["accessToken"]

@@ -1,4 +1,4 @@
-"""What happens in the demo, scene by scene: everyday life, a dropped connection, a reorg, then the evidence."""
+"""What happens in the demo, scene by scene: everyday life, a budget alert, a dropped connection, a reorg, evidence."""
 
 from __future__ import annotations
 
@@ -12,12 +12,22 @@ from watchers.devnet.failure import DemoFailed
 from watchers.devnet.feed import Feed
 from watchers.devnet.listener import WAIT_S, Happening, Listener
 from watchers.devnet.people import USDC, Devnet, Payment, Person
+from watchers.devnet.phone import Phone
 from watchers.devnet.proof import Evidence, net_transactions
 from watchers.devnet.rest import Rest
 
 FOOD, TRAVEL, RENT = "Food & Dining", "Transportation", "Rent"
 _LUNCHES = (450, 1280, 320, 990, 2105, 675, 1530, 240, 510, 1120, 380, 860, 1475, 295, 640, 925)  # cents
 _BATCH = ((FOOD, 510), (TRAVEL, 275), (FOOD, 180), (TRAVEL, 90))  # bucket, cents
+FUN, ENTERTAINMENT = "Cinema and concert tickets", "00000000-0000-4000-8000-000000000004"
+"""A bucket that the local model takes for entertainment, whatever else is spent; and the category that it means."""
+FUN_BUDGET, FUN_SPEND = 100, 81
+"""Dollars: the spend crosses the edge of 80 % that every user is warned at, and no other."""
+_FUN_MONEY = 300 * USDC  # in the bucket and its limit: far from an edge of the bucket's own
+ALERT_S = 40.0
+"""How long the alert and the push may take (s): the worker loads its model for the first spend it judges."""
+STILL_S = 2.0
+"""How long the log must stand still before it is compared (s): a worker categorizes a spend in less."""
 _MISSED = 5  # spends while the client is away
 _POLL_S = 0.2
 _REORG_TRIES = 5
@@ -34,6 +44,7 @@ class Play:
     shop: Person
     rest: Rest
     client: Listener
+    phone: Phone
     heads: Mapping[str, float]
     feed: Feed
     pace_s: float
@@ -92,6 +103,26 @@ async def live(play: Play) -> None:
     await play.client.until(lambda: play.told(tx), what="the batch of spends")
 
 
+async def reach_a_limit(play: Play) -> None:
+    """A spend gets its category from the local model, crosses 80 % of that category's budget, and a phone tells."""
+    play.feed.heading(f"a phone, and a budget of {FUN_BUDGET} USD for entertainment; {FUN_SPEND} are spent at once")
+    await play.rest.register_device(play.phone.token)
+    await play.rest.set_budget(ENTERTAINMENT, dollars=FUN_BUDGET)
+    await play.mined(await play.devnet.open_bucket(play.viewer, FUN, limit=_FUN_MONEY, amount=_FUN_MONEY))
+    position = len(play.client.happenings)
+    # Not to the shop: what is known of it would name another category.
+    tx = await play.devnet.spend(play.viewer, FUN, FUN_SPEND * USDC, play.friend.address)
+    await play.mined([tx])
+    categorized = await play.client.until(
+        lambda: play.told(tx, "transaction_categorized", since=position), what="the spend's category", timeout_s=ALERT_S
+    )
+    alert = await play.client.until(lambda: _alert(play, categorized), what="the budget's alert", timeout_s=ALERT_S)
+    key = alert.payload["id"]
+    await play.client.until(lambda: _inbox(play, key), what="the alert in the inbox", timeout_s=ALERT_S)
+    push = await play.phone.push_about(key, timeout_s=ALERT_S)
+    play.feed.phone(push["notification"]["title"], push["notification"]["body"])
+
+
 async def lose_connection(play: Play) -> None:
     """The connection drops, spends go on, the client comes back and gets what it missed."""
     play.feed.heading(f"the connection drops; {_MISSED} spends meanwhile")
@@ -102,7 +133,7 @@ async def lose_connection(play: Play) -> None:
     before = play.seq
     txs = [await play.devnet.spend(play.viewer, FOOD, (i + 1) * USDC, play.shop.address) for i in range(_MISSED)]
     await play.mined(txs)
-    await _log_reaches(play, before + _MISSED)
+    await _log_tells(play, txs, since=before)
     await play.client.command("back")
     connect = await play.client.until(lambda: _kinds(play, "connect", position), what="the reconnect")
     session = await play.client.until(lambda: play.client.events("session", since=position), what="the session")
@@ -139,14 +170,23 @@ async def evidence(play: Play) -> Evidence:
     """When all is quiet: what was received, and what REST and the chain say about it."""
     play.feed.heading("comparing with the log, a fresh snapshot and the chain")
     canonical = await _quiet(play)
-    sessions = play.client.events("session")
+    deadline = asyncio.get_running_loop().time() + WAIT_S
+    while True:
+        await _still(play)
+        log = await _log(play, after=play.start["seq"])
+        pushes, fresh, received = await play.phone.got(), await play.rest.snapshot(), play.client.durable
+        at_once = len(log) == fresh["seq"] - play.start["seq"] and play.seq == fresh["seq"]
+        # A worker may yet have had something to say in between; after the deadline the proof tells what differs.
+        if at_once or asyncio.get_running_loop().time() > deadline:
+            break
     return Evidence(
         start=play.start,
-        received=play.client.durable,
-        log=await play.rest.events(epoch=sessions[0].payload["epoch"], after=play.start["seq"]),
-        fresh=await play.rest.snapshot(),
+        received=received,
+        log=log,
+        fresh=fresh,
         canonical=canonical,
         heads=play.heads,
+        pushes=pushes,
         replayed=frozenset(play.replayed),
     )
 
@@ -205,11 +245,34 @@ async def _quiet(play: Play) -> frozenset[str]:
         await asyncio.sleep(_POLL_S)
 
 
-async def _log_reaches(play: Play, seq: int) -> None:
+async def _still(play: Play) -> None:
+    """Wait until nothing was added to the log for a while; the deadline is that of who compares."""
+    clock = asyncio.get_running_loop().time
+    seq, since, deadline = -1, clock(), clock() + WAIT_S
+    while clock() - since < STILL_S and clock() < deadline:
+        now = (await play.rest.snapshot())["seq"]
+        if now != seq:
+            seq, since = now, clock()
+        await asyncio.sleep(_POLL_S)
+
+
+async def _log(play: Play, *, after: int) -> list[dict[str, Any]]:
+    return await play.rest.events(epoch=play.client.events("session")[0].payload["epoch"], after=after)
+
+
+async def _log_tells(play: Play, txs: Iterable[str], *, since: int) -> None:
+    """Wait until the log holds the spends; workers may add to it between them."""
     deadline = asyncio.get_running_loop().time() + WAIT_S
-    while (await play.rest.snapshot())["seq"] < seq:
+    missing = set(txs)
+    while True:
+        told = [
+            one["payload"]["transaction"] for one in await _log(play, after=since) if "transaction" in one["payload"]
+        ]
+        missing -= {tx for tx in missing for one in told if tx in one["id"]}
+        if not missing:
+            return
         if asyncio.get_running_loop().time() > deadline:
-            raise DemoFailed(f"the log did not reach seq {seq} while the client was away")
+            raise DemoFailed(f"the log did not tell {sorted(missing)} while the client was away")
         await asyncio.sleep(_POLL_S)
 
 
@@ -225,6 +288,16 @@ async def canonical_ids(devnet: Devnet, who: Person, wallets: Sequence[str]) -> 
     first = {r["transactionHash"]: int(r["logs"][0]["logIndex"], 16) for r in receipts if r is not None}
     places = [(log["transactionHash"], int(log["logIndex"], 16)) for log in logs if log["transactionHash"] in first]
     return frozenset(f"{devnet.at.chain_id}:{tx}:{index - first[tx]}" for tx, index in places)
+
+
+def _alert(play: Play, cause: Happening) -> Happening | None:
+    alerts = play.client.events("budget_alert")
+    return next((one for one in alerts if cause.payload["id"] in one.payload["causes"]), None)
+
+
+def _inbox(play: Play, event_id: str) -> Happening | None:
+    told = play.client.events("notification")
+    return next((one for one in told if one.payload["notification"]["eventId"] == event_id), None)
 
 
 def _kinds(play: Play, kind: str, since: int) -> list[Happening]:
