@@ -31,6 +31,7 @@ PLAIN: Mapping[type[ce.WalletEvent], str] = {
 """Events that make one ledger row of their user, and its type."""
 
 
+COUNTS = frozenset({"unread_count"})
 Place = tuple[str, str, int, str, str, int]
 """User, transaction, n, block, type and amount of a ledger row."""
 
@@ -70,7 +71,7 @@ async def _user(outcome: Outcome, user: str) -> list[str]:
     assert head is not None
     if [row["seq"] for row in entries] != list(range(1, head["seq"] + 1)):
         lines.append(f"{user}: the log has gaps, or not what its counter says: {[r['seq'] for r in entries]}")
-    lines += _corrections(user, [(row["event_id"], orjson.loads(row["payload"])) for row in entries])
+    lines += _corrections(user, [(row["event_id"], row["event"], orjson.loads(row["payload"])) for row in entries])
     log = {row["seq"]: (row["event"], orjson.loads(row["payload"])) for row in entries}
     fresh = orjson.loads((await snapshot.read(outcome.deps, user)).body)
     for client in outcome.clients:
@@ -81,18 +82,20 @@ async def _user(outcome: Outcome, user: str) -> list[str]:
     return lines
 
 
-def _corrections(user: str, log: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+def _corrections(user: str, log: Iterable[tuple[str, str, Mapping[str, Any]]]) -> list[str]:
     lines: list[str] = []
-    known: set[str] = set()
-    taken: set[str] = set()
-    for event_id, payload in log:
+    known: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for event_id, event, payload in log:
         for corrected in payload.get("corrects", ()):
             if corrected not in known:
-                lines.append(f"{user}: {event_id} corrects {corrected}, which was not told before")
+                lines.append(f"{user}: {event} {event_id} corrects {corrected}, which was not told before")
+            if event in COUNTS:
+                continue  # says how many are left, beside the event that takes them back
             if corrected in taken:
-                lines.append(f"{user}: {corrected} is corrected twice")
-            taken.add(corrected)
-        known.add(event_id)
+                lines.append(f"{user}: {known[corrected]} {corrected} is corrected by {taken[corrected]} and {event}")
+            taken[corrected] = f"{event} {payload['seq']}"
+        known[event_id] = f"{event} {payload['seq']}"
     return lines
 
 
