@@ -63,6 +63,8 @@ class Stub:
     sabotage: Callable[[str, dict[str, Any]], int] = lambda _event, _payload: 1
     """How often an event is sent to the socket: 0 loses it, 2 doubles it."""
     pushes_per_alert: int = 1
+    late: bool = False
+    """Whether a job adds to the log while the evidence is gathered."""
     user: str = ""
     phone: str = ""
     unread: int = 0
@@ -287,6 +289,9 @@ class Stub:
                 self.phone = (await request.json())["token"]
                 return web.json_response({})
             case "/phones":
+                if self.late and self.log[-1][0] != "notification":  # the log was read, the snapshot is yet to be
+                    self.late = False
+                    await self.append("unread_count", "late", {"unreadCount": self.unread})
                 return web.json_response(self.pushes)
             case "/v1/budgets" | "/readyz":
                 return web.json_response({})

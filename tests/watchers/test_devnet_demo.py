@@ -233,13 +233,19 @@ async def play(devnet: Devnet, tmp_path: Path, **options: Any) -> int:
         return await demo.run(stage, check=True)
 
 
+@pytest.mark.parametrize(("options", "events"), [({}, 47), ({"late": True}, 48)])
 async def test_demo_ends_ok_when_nothing_is_lost(
-    devnet: Devnet, tmp_path: Path, brisk: None, capfd: pytest.CaptureFixture[str]
+    options: dict[str, Any],
+    events: int,
+    devnet: Devnet,
+    tmp_path: Path,
+    brisk: None,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    assert await play(devnet, tmp_path) == 0
+    assert await play(devnet, tmp_path, **options) == 0
     *_, figures, outcome = capfd.readouterr().out.splitlines()
     assert outcome == "demo: ok"
-    assert figures.startswith("events 47, p50 ")
+    assert figures.startswith(f"events {events}, p50 ")
     assert figures.endswith("corrected 1 by a reorg, lost 0, doubled 0, alerts 1, pushes 1")
     assert " replayed 5 after a cut, " in figures
 
