@@ -12,8 +12,8 @@ from handlers.rules.book import Book
 Handler: TypeAlias = Callable[[Book, Any], None]
 
 ON: Mapping[type[chain.ChainEvent], tuple[Handler, ...]] = {
-    chain.WalletCreated: (spending.wallet_known,),
-    chain.WalletRegistered: (spending.wallet_known,),
+    chain.WalletCreated: (spending.wallet_created,),
+    chain.WalletRegistered: (spending.wallet_registered,),
     chain.BucketCreated: (spending.bucket_created,),
     chain.BucketUpdated: (spending.bucket_updated,),
     chain.BucketFunded: (spending.funded,),

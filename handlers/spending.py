@@ -39,9 +39,15 @@ def close_periods(book: Book, due: Iterable[BucketRow]) -> None:
         book.tell_bucket(closed, "closed", end)
 
 
-def wallet_known(book: Book, event: WalletCreated | WalletRegistered) -> None:
-    """A wallet counts from this log on; its bucket events follow."""
+def wallet_created(book: Book, event: WalletCreated) -> None:
+    """A factory deployed the wallet for its user, who owns it from this log on, whoever registered it before."""
     book.created_wallets[event.wallet] = event.user
+
+
+def wallet_registered(book: Book, event: WalletRegistered) -> None:
+    """Anyone may register any address: it counts only for a wallet that nobody has."""
+    if event.wallet not in book.owners and event.wallet not in book.created_wallets:
+        book.created_wallets[event.wallet] = event.user
 
 
 def bucket_created(book: Book, event: BucketCreated) -> None:

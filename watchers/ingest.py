@@ -14,13 +14,14 @@ from config import keys, metrics
 from config.chains import Chain
 from handlers import blocks, reverts
 from handlers.blocks import Committed, Openings, ParentMismatch
-from handlers.chain_events import DecodedBlock, WalletCreated, WalletEvent, WalletRegistered
+from handlers.chain_events import DecodedBlock, WalletEvent
 from handlers.deps import Deps
 from store import cursors, spending
 from store.cursors import CursorMoved
 from store.postgres import LOST, Connection, Tx, connect, retrying
 from store.records import Address, BlockRef, Cursor
 from store.sealed import KeyRing
+from watchers.decode import learn
 
 logger = structlog.get_logger(__name__)
 
@@ -51,8 +52,9 @@ class Ledger:
     async def load(self) -> None:
         """Read the cursor and the known wallets; called once the lock is held, and after every revert."""
         self._cursor = await cursors.cursor(self._conn, self._chain.id)
-        listed: dict[Address, Address | None] = dict.fromkeys(self._chain.wallets)
-        self._wallets = listed | await spending.wallets_of_chain(self._conn, self._chain.id)
+        # A wallet of the table serves many: no factory's word makes it one user's.
+        known = await spending.wallets_of_chain(self._conn, self._chain.id)
+        self._wallets = known | dict.fromkeys(self._chain.wallets)
 
     async def cursor(self) -> Cursor | None:
         """Where the ledger stands; None before the first block."""
@@ -91,7 +93,8 @@ class Ledger:
 
         committed = await self._commit(body)
         self._cursor = Cursor(self._chain.id, block.number, block.hash, block.time, head, finalized)
-        self._learn_wallets(block)
+        for event in block.events:
+            learn(self._wallets, event)
         self._measure(block, committed, seconds=perf_counter() - started)
         await self._publish(committed)
         age_s = (self._deps.now() - block.time).total_seconds()
@@ -137,11 +140,6 @@ class Ledger:
         await self._deps.publisher.publish(frames, [(self._chain.id, committed.message)])
         if committed.transactions:
             await self._deps.publisher.wake(keys.JOBS_WAKE)
-
-    def _learn_wallets(self, block: DecodedBlock) -> None:
-        for event in block.events:
-            if isinstance(event, WalletCreated | WalletRegistered):
-                self._wallets[event.wallet] = event.user
 
     def _measure(self, block: DecodedBlock, committed: Committed, *, seconds: float) -> None:
         count = metrics.of_chain(self._chain.id)

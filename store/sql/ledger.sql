@@ -72,8 +72,14 @@ WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'balances' AND p.wa
 ON CONFLICT (user_address, chain_id, scope, wallet, bucket_id, token) DO UPDATE SET amount = excluded.amount
 
 -- restore_wallets --
-DELETE FROM wallets AS w USING preimages AS p
-WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'wallets' AND p.was IS NULL
+WITH gone AS (
+    DELETE FROM wallets AS w USING preimages AS p
+    WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'wallets' AND p.was IS NULL
+        AND w.chain_id = $1 AND w.address = p.key
+)
+UPDATE wallets AS w SET user_address = p.was ->> 'user_address', created_block = (p.was ->> 'created_block')::bigint
+FROM preimages AS p
+WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'wallets' AND p.was IS NOT NULL
     AND w.chain_id = $1 AND w.address = p.key
 
 -- restore_scopes --

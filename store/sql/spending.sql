@@ -69,4 +69,4 @@ SELECT address, user_address FROM wallets WHERE chain_id = $1
 -- save_wallets --
 INSERT INTO wallets (chain_id, address, user_address, created_block)
 SELECT $1, address, user_address, $4 FROM unnest($2::text[], $3::text[]) AS w (address, user_address)
-ON CONFLICT (chain_id, address) DO NOTHING
+ON CONFLICT (chain_id, address) DO UPDATE SET user_address = excluded.user_address

@@ -178,6 +178,35 @@ async def test_wallet_of_a_factory_belongs_to_its_user(world: Bench) -> None:
     assert own not in await world.ledger.wallets()
 
 
+async def test_registering_someone_elses_wallet_takes_nothing_from_its_owner(world: Bench) -> None:
+    own = "0x" + "0a" * 20
+    script = Script()
+    made = ce.WalletCreated(**at(FACTORY), user=ALICE, wallet=own, salt=0)
+    stolen = ce.WalletRegistered(**at(FACTORY), user=BOB, wallet=own)
+    shared = ce.WalletRegistered(**at(FACTORY), user=BOB, wallet=WALLET)
+    await world.apply(script.block([made]), script.block([stolen], [shared]))
+    for _ in range(2):
+        wallets = await world.ledger.wallets()
+        assert (wallets[own], wallets[WALLET]) == (ALICE, None)
+        await world.ledger.load()
+
+
+async def test_wallet_registered_in_advance_is_its_creators_and_the_registrants_again_after_a_reorg(
+    world: Bench,
+) -> None:
+    own = "0x" + "0a" * 20
+    script = Script()
+    early = ce.WalletRegistered(**at(FACTORY), user=BOB, wallet=own)
+    made = ce.WalletCreated(**at(FACTORY), user=ALICE, wallet=own, salt=0)
+    await world.apply(script.block([early]))
+    assert (await world.ledger.wallets())[own] == BOB
+    await world.apply(script.block([made]))
+    await world.ledger.load()
+    assert (await world.ledger.wallets())[own] == ALICE
+    await world.revert()
+    assert (await world.ledger.wallets())[own] == BOB
+
+
 async def test_rolling_period_is_closed_by_the_writer_at_its_end_and_not_before(world: Bench) -> None:
     script = await opened(world)
     await world.apply(script.block([spend(ALICE, "food", 81)]))
