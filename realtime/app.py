@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
+from time import monotonic
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
@@ -36,6 +38,8 @@ BODY_BYTES = 64 * 1024
 """Largest REST body (bytes): the largest of ours, a sign-in, has some 20 KiB. Sockets have their own bounds."""
 WRITES_S = 3.0
 """Time that transactions of clients who have gone may take at a stop (s)."""
+BAD_REQUESTS_EVERY_S = 60.0
+"""Least time between two log lines about what is no HTTP (s): garbage must not become a log flood."""
 
 SERVER: web.AppKey[RealtimeServer] = web.AppKey("server", RealtimeServer)
 
@@ -92,14 +96,30 @@ async def _stop_sockets(app: web.Application) -> None:
 
 
 def _quiet_bad_requests() -> None:
-    """What is no HTTP costs one line of log, not a traceback: anyone can send it."""
-    logging.getLogger("aiohttp.server").addFilter(_without_traceback)
+    """What is no HTTP costs a line of log a minute, without a traceback: anyone can send it, at any rate."""
+    logger = logging.getLogger("aiohttp.server")
+    for old in [each for each in logger.filters if isinstance(each, BadRequests)]:
+        logger.removeFilter(old)
+    logger.addFilter(BadRequests())
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], BadHttpMessage):
+class BadRequests(logging.Filter):
+    """Lets one record a minute about bad HTTP pass; `clock` tells seconds. Other faults of requests all pass."""
+
+    def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._silent_until = -inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged; the traceback of bad HTTP never is."""
+        if not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage)):
+            return True
         record.exc_info = None
-    return True
+        if self._clock() < self._silent_until:
+            return False
+        self._silent_until = self._clock() + BAD_REQUESTS_EVERY_S
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,10 @@ class Product:
     told: dict[Address, int] = field(default_factory=dict)
     """Seq of the last event of each user."""
 
+    def pid(self, server: int) -> int:
+        """Process id of a web process."""
+        return self.processes[server]._child.pid
+
     async def sign_in(self, count: int) -> dict[Address, str]:
         """New users, each with an access token."""
         users = {f"0x{secrets.token_hex(20)}": ACCESS_PREFIX + secrets.token_urlsafe(TOKEN_BYTES) for _ in range(count)}

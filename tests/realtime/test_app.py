@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -15,10 +16,12 @@ import aiohttp
 import orjson
 import pytest
 from aiohttp import WSMsgType
+from aiohttp.http_exceptions import BadStatusLine
 
 from config.embedded.valkey import Valkey
 from config.settings import variable
 from handlers.deps import Deps
+from realtime.app import BadRequests
 from store import acks, log
 from store.feed import Publisher
 from store.postgres import Pool
@@ -253,3 +256,22 @@ async def test_a_start_that_can_not_work_says_what_to_change(environ: dict[str, 
     await asyncio.gather(*(run(number, *case) for number, case in enumerate(cases)))
     taken.close()
     await taken.wait_closed()
+
+
+def test_bad_http_costs_a_line_a_minute_and_never_a_traceback() -> None:
+    now = 100.0
+    bad_requests = BadRequests(clock=lambda: now)
+
+    def logged(error: Exception) -> logging.LogRecord | None:
+        record = logging.LogRecord("aiohttp.server", logging.ERROR, "", 1, "Error", (), (type(error), error, None))
+        return record if bad_requests.filter(record) else None
+
+    first = logged(BadStatusLine("\x16\x03"))
+    assert first is not None
+    assert first.exc_info is None
+    assert [logged(BadStatusLine("x")) for _ in range(1000)] == [None] * 1000
+    ours = logged(RuntimeError("a fault of ours"))
+    assert ours is not None
+    assert ours.exc_info is not None
+    now += 60
+    assert logged(BadStatusLine("x")) is not None
