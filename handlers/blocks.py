@@ -69,6 +69,7 @@ class Setting:
     now: datetime
     ring: KeyRing
     hold_s: float
+    cdn_url: str
 
     @property
     def users(self) -> list[Address]:
@@ -89,10 +90,11 @@ async def apply(
     now: datetime,
     ring: KeyRing,
     hold_s: float,
+    cdn_url: str,
 ) -> Committed:
     """Apply a block on top of `before`; the caller commits. Raises CursorMoved or ParentMismatch and writes nothing.
 
-    `ring` opens memos; pushes wait `hold_s` (s) for a device to show what they tell.
+    `ring` opens memos; pushes wait `hold_s` (s) for a device to show what they tell; `cdn_url` prefixes icons.
     """
     ref = BlockRef(block.number, block.hash)
     _check_parent(before, block)
@@ -105,7 +107,7 @@ async def apply(
     if block.events or due or openings:
         known = await _known_users(tx, chain, block.events, owners=owners, also=[*(b.user for b in due), *openings])
         legs = join(block.events)
-        setting = Setting(tx, chain, block, generation, legs, openings, known, owners, now, ring, hold_s)
+        setting = Setting(tx, chain, block, generation, legs, openings, known, owners, now, ring, hold_s, cdn_url)
         frames, rows, users = await _apply_events(setting, due)
     for refused in block.quarantined:
         await _quarantine(tx, chain, ref, refused)
@@ -278,7 +280,13 @@ async def _open_purses(
         elif isinstance(event, TokenTransfer):
             transactions += [(user, key) for user in (event.sender, event.recipient) if user in setting.known]
     purses = await budgets.load(
-        tx, setting.users, at=setting.block.time, asked=asked, transactions=transactions, memos=texts
+        tx,
+        setting.users,
+        at=setting.block.time,
+        asked=asked,
+        transactions=transactions,
+        memos=texts,
+        cdn_url=setting.cdn_url,
     )
     if not purses:
         return {}, {}

@@ -39,18 +39,19 @@ async def load(
     asked: Mapping[Address, Sequence[Subject]] | None = None,
     transactions: Sequence[tuple[Address, str]] = (),
     memos: Mapping[Address, Mapping[str, str]] | None = None,
+    cdn_url: str = "",
 ) -> dict[Address, Purse]:
     """Purses of the signed-in ones among these users, with the figures of the month that `at` lies in.
 
-    `asked`: what is to be categorised, so that history is read for it; `transactions`: (user, id) whose category may
-    be known already.
+    `cdn_url` prefixes icons, where categories are shown. `asked`: what is to be categorised, so that history is read
+    for it; `transactions`: (user, id) whose category may be known already.
     """
     people = await budgets.people(tx, users)
     if not people:
         return {}
     known = [person.user for person in people]
     rows, customs = await budgets.looks(tx, known)
-    looks = looks_of(known, rows, customs)
+    looks = looks_of(known, rows, customs, cdn_url=cdn_url)
     amounts = amounts_of(customs)
     habits = await _habits(tx, [person.user for person in people if person.has_habits], asked or {})
     purses = {person.user: _purse(person, at, looks, amounts, habits, memos or {}) for person in people}
@@ -164,7 +165,8 @@ async def set_budget(deps: Deps, user: Address, category_id: str | None, amount:
         if category_id is None:
             await budgets.set_total_budget(tx, user, amount)
         else:
-            if category_id not in (await _own(tx, user, now)).looks:
+            look = (await _own(tx, user, now)).looks.get(category_id)
+            if look is None or not look.is_active:
                 raise NotFound("There is no category of yours with this id.")
             await budgets.set_category_budget(tx, user, category_id, amount)
         await budgets.tell_month(tx, user, now)

@@ -75,7 +75,8 @@ async def choose(deps: Deps, user: Address, transaction_id: str, category_id: st
         subject = (await rows.subjects(tx, user, [transaction_id])).get(transaction_id)
         if subject is None:
             raise NotFound("There is no transaction of yours with this id.")
-        if category_id not in (await budgets.load(tx, [user], at=subject.block_time))[user].looks:
+        look = (await budgets.load(tx, [user], at=subject.block_time))[user].looks.get(category_id)
+        if look is None or not look.is_active:
             raise NotFound("There is no category of yours with this id.")
         choices = [Choice(transaction_id, category_id, CHOSEN, "manual", "you chose it")]
         if apply_to_similar and subject.counterparty is not None:
@@ -99,7 +100,8 @@ async def _assign(deps: Deps, tx: Tx, user: Address, choices: Sequence[Choice]) 
     intents: list[Intent] = []
     changed = 0
     for moment, group in _by_month(choices, subjects):
-        work = await _open(tx, user, [subjects[choice.transaction_id] for choice in group], at=moment, now=now)
+        asked = [subjects[choice.transaction_id] for choice in group]
+        work = await _open(tx, user, asked, at=moment, now=now, cdn_url=deps.settings.cdn_url)
         if work is None:
             continue
         for choice in group:
@@ -125,10 +127,12 @@ def _by_month(choices: Iterable[Choice], subjects: dict[str, SubjectRow]) -> lis
     return list(groups.items())
 
 
-async def _open(tx: Tx, user: Address, subjects: Sequence[SubjectRow], *, at: datetime, now: datetime) -> _Work | None:
+async def _open(
+    tx: Tx, user: Address, subjects: Sequence[SubjectRow], *, at: datetime, now: datetime, cdn_url: str
+) -> _Work | None:
     asked = {user: [_subject(subject) for subject in subjects]}
     ids = [(user, subject.id) for subject in subjects]
-    purse = (await budgets.load(tx, [user], at=at, asked=asked, transactions=ids)).get(user)
+    purse = (await budgets.load(tx, [user], at=at, asked=asked, transactions=ids, cdn_url=cdn_url)).get(user)
     if purse is None:
         return None
     unread = (await notifications.unread(tx, [user]))[user]
@@ -150,7 +154,8 @@ class _Work:
     def apply(self, subject: SubjectRow, choice: Choice) -> list[Draft]:
         """Move the transaction to its category; what to tell, nothing when that changes nothing."""
         before = self.purse.decided.get(subject.id)
-        if choice.category_id not in self.purse.looks or (before and before.is_manual and choice.source != "manual"):
+        look = self.purse.looks.get(choice.category_id)
+        if look is None or not look.is_active or (before and before.is_manual and choice.source != "manual"):
             return []
         if before is not None and before.assignment.category_id == choice.category_id and choice.source != "manual":
             return []

@@ -94,9 +94,11 @@ class SimulateSpend(Command):
     name = "simulate_spend"
 
     chain_id: int = Field(ge=1, lt=MAX_SEQ)
+    """Chain of the bucket."""
     bucket: str = Field(min_length=1, max_length=256)
     """Id or exact name of one's own bucket."""
     token: AnyCaseAddress
+    """Token to be spent."""
     amount: str = Field(pattern=r"^[0-9]{1,78}$")
     """Base units."""
 

@@ -104,7 +104,8 @@ async def _categories(deps: Deps, rows: Sequence[TransactionRow]) -> dict[str, M
     if not made:
         return {}
     user = made[0].user
-    looks = looks_of([user], *await budgets.looks(deps.pool, [user]))[user]
+    rows_, customs = await budgets.looks(deps.pool, [user])
+    looks = looks_of([user], rows_, customs, cdn_url=deps.settings.cdn_url)[user]
     found = {
         row.transaction_id: category_resource(
             looks, Assignment(row.category_id, row.confidence, row.source, row.reasoning)

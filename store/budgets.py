@@ -37,6 +37,7 @@ class CategoryRow:
     name: str
     icon_url: str | None
     color_hex: str
+    is_active: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ async def looks(tx: Tx | Pool, users: Sequence[Address]) -> tuple[list[CategoryR
     rows = await tx.fetch(SQL["category_looks"], users)
     customs = await tx.fetch(SQL["category_customs"], users)
     return (
-        [CategoryRow(row[0], str(row[1]), row[2], row[3], row[4]) for row in rows],
+        [CategoryRow(row[0], str(row[1]), row[2], row[3], row[4], row[5]) for row in rows],
         [CustomRow(row[0], str(row[1]), row[2], row[3], row[4], row[5]) for row in customs],
     )
 

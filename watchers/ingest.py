@@ -89,6 +89,7 @@ class Ledger:
                 now=self._deps.now(),
                 ring=self._ring,
                 hold_s=self._deps.settings.push_hold_s,
+                cdn_url=self._deps.settings.cdn_url,
             )
 
         committed = await self._commit(body)

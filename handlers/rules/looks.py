@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from handlers.rules.categorize import Assignment
+from handlers.rules.pictures import link
 from store.budgets import CategoryRow, CustomRow
 from store.records import Address
 
@@ -19,24 +20,29 @@ class Look:
     name: str
     icon_url: str | None
     color_hex: str
+    is_active: bool = True
+    """Whether a transaction or a budget may still be given it; those that have it keep it."""
 
 
 def looks_of(
-    users: Sequence[Address], rows: Iterable[CategoryRow], customs: Iterable[CustomRow]
+    users: Sequence[Address], rows: Iterable[CategoryRow], customs: Iterable[CustomRow], *, cdn_url: str
 ) -> dict[Address, Mapping[str, Look]]:
     """Categories of each of these users by id; who changed nothing shares the defaults."""
     known = list(rows)
-    shared = {row.id: _look(row) for row in known if row.owner is None}
+    shared = {row.id: _look(row, cdn_url) for row in known if row.owner is None}
     own: dict[Address, dict[str, Look]] = {}
     for row in known:
         if row.owner is not None:
-            own.setdefault(row.owner, dict(shared))[row.id] = _look(row)
+            own.setdefault(row.owner, dict(shared))[row.id] = _look(row, cdn_url)
     for custom in customs:
         looks = own.setdefault(custom.user, dict(shared))
         base = looks.get(custom.category_id)
         if base is not None:
-            looks[base.id] = Look(
-                base.id, custom.name or base.name, custom.icon_url or base.icon_url, custom.color_hex or base.color_hex
+            looks[base.id] = replace(
+                base,
+                name=custom.name or base.name,
+                icon_url=link(custom.icon_url, cdn_url) or base.icon_url,
+                color_hex=custom.color_hex or base.color_hex,
             )
     return {user: own.get(user, shared) for user in users}
 
@@ -66,5 +72,5 @@ def category_resource(looks: Mapping[str, Look], made: Assignment) -> dict[str, 
     }
 
 
-def _look(row: CategoryRow) -> Look:
-    return Look(row.id, row.name, row.icon_url, row.color_hex)
+def _look(row: CategoryRow, cdn_url: str) -> Look:
+    return Look(row.id, row.name, link(row.icon_url, cdn_url), row.color_hex, row.is_active)

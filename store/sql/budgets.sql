@@ -9,7 +9,7 @@ ORDER BY u.address
 
 -- category_looks --
 -- Default categories, and those of these users, as each of them sees them.
-SELECT c.owner, c.id, c.name, c.icon_url, c.color_hex FROM categories AS c
+SELECT c.owner, c.id, c.name, c.icon_url, c.color_hex, c.is_active FROM categories AS c
 WHERE c.owner IS NULL OR c.owner = ANY ($1::text[])
 
 -- category_customs --

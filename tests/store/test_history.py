@@ -137,7 +137,7 @@ async def test_a_deep_page_enters_the_index_where_it_begins(pool: Pool) -> None:
         nothing = [None] * 7
         plan = await conn.fetch(
             f"EXPLAIN (ANALYZE) {history.SQL['transactions']}",
-            USER, list(BOTH), *nothing, history.BEGINNING, below.block_time, below.id, 10,
+            USER, list(BOTH), *nothing, history.BEGINNING, below.block_time, below.id, 10, None,
         )  # fmt: skip
     text = "\n".join(row[0] for row in plan)
     assert "transactions_history" in text
