@@ -244,6 +244,9 @@ async def token_balances(
         if isinstance(answer, RpcError) and "revert" not in answer.detail.lower():
             rpc.turn()
             raise answer
+        if not isinstance(answer, str | RpcError):
+            # Left out, the address would open with nothing and stay wrong for good.
+            raise rpc.fault("null" if answer is None else "malformed", "no balance", method="eth_call")
         if isinstance(answer, str) and len(answer) == len("0x") + 64:
             with rpc.reading("eth_call"):
                 found[pair] = quantity(answer)

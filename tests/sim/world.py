@@ -31,7 +31,6 @@ from tests.sim.clock import Process, VirtualLoop
 from tests.sim.engines import Engines
 from tests.sim.happenings import FINALITY, Happenings
 from tests.sim.node import SimNode
-from tests.sim.pending import mended
 from tests.sim.processes import Site, Slot, Warehouse, tell_beside
 from tests.sim.stage import listening_to_logs, narrow_socket, settings, virtual_wall, wallet
 
@@ -116,7 +115,6 @@ class World:
         async with AsyncExitStack() as closing:
             closing.enter_context(listening_to_logs(self.trace))
             closing.enter_context(virtual_wall())
-            closing.enter_context(mended())
             await self._set_up(closing)
             try:
                 await Happenings(self).all(self.steps)
