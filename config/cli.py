@@ -178,7 +178,7 @@ def _engines(settings: Settings, *, fresh: bool = False) -> Iterator[Stack]:
         try:
             yield stack
         finally:
-            typer.echo("Stopping …")
+            typer.echo("Stopping …", err=True)
 
 
 @contextmanager
