@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,13 @@ def _section(event: type[Event], definitions: dict[str, Any]) -> str:
     kind = f"durable, version {event.version}" if event.durable else "best effort"
     schema = definitions[event.__name__]
     return (
-        "\n".join([f"## `{event.name}`", f"{event.__doc__} *({kind}; push: {event.push.value})*\n", *_table(schema)])
+        "\n".join(
+            [
+                f"## `{event.name}`",
+                f"{inspect.cleandoc(event.__doc__ or '')} *({kind}; push: {event.push.value})*\n",
+                *_table(schema),
+            ]
+        )
         + "\n"
     )
 

@@ -17,7 +17,7 @@ from handlers.errors import NotFound
 from handlers.events import TransactionCategorized, UnreadCount
 from handlers.rules.categorize import Assignment, Source, Subject, taught
 from handlers.rules.ids import event_id
-from handlers.rules.inbox import Inbox, unread_body
+from handlers.rules.inbox import Inbox, told_id, unread_body
 from handlers.rules.month_budget import NOTHING, Budget
 from handlers.rules.notices import alert_draft, alert_notice
 from handlers.rules.purse import Purse
@@ -237,7 +237,7 @@ class _Work:
                 event=UnreadCount.name,
                 version=UnreadCount.version,
                 body=unread_body(left),
-                corrects=tuple(self.gone),
+                corrects=tuple(told_id(self.purse.user, alert) for alert in self.gone),
             )
         ]
 

@@ -179,7 +179,10 @@ class NotificationAdded(Durable):
 
 
 class UnreadCount(Durable):
-    """The unread count after reads on any device, or after a notification was taken back (`corrects` names it)."""
+    """The unread count after reads on any device, or after a notification was taken back.
+
+    `corrects` names that notification where nothing before did.
+    """
 
     name = "unread_count"
 

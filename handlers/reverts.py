@@ -25,7 +25,7 @@ from handlers.events import (
 from handlers.rules import wire
 from handlers.rules.budget_impact import bucket_impact
 from handlers.rules.ids import event_id
-from handlers.rules.inbox import unread_body
+from handlers.rules.inbox import told_id, unread_body
 from handlers.rules.month_budget import Figure
 from handlers.rules.notices import ALERT_KIND
 from handlers.rules.purse import Purse
@@ -117,7 +117,8 @@ async def _corrections(
     unread = await notifications.correct(tx, user, sorted(gone), at=now)
     await pushes.take_back(tx, user, sorted(gone), at=now)
     drafts: list[Draft] = []
-    elsewhere = undone - {entry.event_id for entry in told}
+    alerts = undone - {entry.event_id for entry in told}  # of earlier blocks, which hold no longer
+    elsewhere = {key for alert in alerts for key in (alert, told_id(user, alert))}
     for entry in told:
         if entry.event == NewTransaction.name:
             together = [other for other in told if other.transaction_id == entry.transaction_id]
@@ -128,7 +129,7 @@ async def _corrections(
             drafts.append(_correction(restored, entry))
     if unread:
         left = (await notifications.unread(tx, [user]))[user]
-        drafts.append(_uncounted(restored, user, left, corrects=drafts[0].corrects if drafts else ()))
+        drafts.append(_uncounted(restored, user, left))
     return drafts
 
 
@@ -142,8 +143,8 @@ def _is_undone(entry: Told, undone: Collection[str]) -> bool:
     return True
 
 
-def _uncounted(restored: Restored, user: Address, unread: int, *, corrects: Sequence[str]) -> Draft:
-    """The inbox's count after notifications were taken back."""
+def _uncounted(restored: Restored, user: Address, unread: int) -> Draft:
+    """The inbox's count after notifications were taken back by what came before."""
     cause = (restored.block.ref.hash, restored.block.generation)
     return Draft(
         user=user,
@@ -151,7 +152,6 @@ def _uncounted(restored: Restored, user: Address, unread: int, *, corrects: Sequ
         event=UnreadCount.name,
         version=UnreadCount.version,
         body=unread_body(unread),
-        corrects=tuple(corrects),
         chain_id=restored.chain.id,
     )
 

@@ -37,6 +37,11 @@ def unread_body(unread: int) -> dict[str, object]:
     return {"unreadCount": unread}
 
 
+def told_id(user: Address, about: str) -> str:
+    """Id of the `notification` event about another event."""
+    return event_id(NotificationAdded.name, user, about)
+
+
 @dataclass(slots=True)
 class Inbox:
     """One user's inbox during a transaction: what is put into it, and the count that its events tell."""
@@ -55,7 +60,7 @@ class Inbox:
         return [
             Draft(
                 user=self.user,
-                event_id=event_id(NotificationAdded.name, self.user, notice.event_id),
+                event_id=told_id(self.user, notice.event_id),
                 event=NotificationAdded.name,
                 version=NotificationAdded.version,
                 body=notice_body(notice, self.unread),
