@@ -26,6 +26,7 @@ from store.feed import Publisher
 from store.postgres import Pool, Tx, in_transaction, open_pool
 from store.records import Address, Draft, Frame
 from tests.flows.stack import Process
+from tests.load.deliver import favour
 from tests.waiting import until
 
 CHAINS = '[[chain]]\nname = "proof"\nid = 31337\nrpc = ["http://127.0.0.1:9"]\n'
@@ -99,6 +100,7 @@ def engines() -> Iterator[Urls]:
         Postgres(Path(folder), options={"fsync": "off"}) as postgres,
         Valkey(Path(folder)) as valkey,
     ):
+        favour(valkey.pid)
         asyncio.run(_migrate(postgres.url))
         yield Urls(postgres.url, valkey.url)
 
