@@ -19,8 +19,10 @@ from typing import Any
 
 import orjson
 
-CLOSED_S = 10.0
-"""Time within which the server must have closed a socket that sent what it may not (s)."""
+CLOSED_S = 3.0
+"""Time within which the server must have closed a socket that sent what it may not (s): before a lost pong does it."""
+SILENCE_S = 10.0
+"""Time within which the server must have closed a socket that says nothing (s)."""
 SILENT_MAX = 100
 """Silent sockets held open at a time."""
 TEXT, CONTINUED, BINARY, CLOSE, PING = 1, 0, 2, 8, 9
@@ -217,9 +219,9 @@ class Attack:
         finally:
             writer.transport.abort()
 
-    async def _closed(self, reader: asyncio.StreamReader, kind: str) -> None:
+    async def _closed(self, reader: asyncio.StreamReader, kind: str, *, within_s: float = CLOSED_S) -> None:
         try:
-            async with asyncio.timeout(CLOSED_S):
+            async with asyncio.timeout(within_s):
                 while await reader.read(65_536):
                     pass
         except TimeoutError:
@@ -257,7 +259,7 @@ class Attack:
         writer = None
         with suppress(OSError, asyncio.IncompleteReadError):
             reader, writer = await self._opened(chance, signed_in=signed_in)
-            await self._closed(reader, "silence")
+            await self._closed(reader, "silence", within_s=SILENCE_S)
         if writer is not None:
             writer.transport.abort()
 
