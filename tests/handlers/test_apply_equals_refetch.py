@@ -21,6 +21,7 @@ from config.settings import Settings
 from handlers import budgets, categorizing
 from handlers import chain_events as ce
 from handlers.chain_events import ChainEvent, DecodedBlock
+from handlers.rules.legs import join
 from store.postgres import Pool
 from store.records import Address
 from tests.handlers.ledger import Bench, bench, sign_in
@@ -87,6 +88,31 @@ steps = st.one_of(
 )
 
 
+def plain_spending(
+    blocks: Sequence[DecodedBlock], user: Address, categories: Mapping[str, str], budget: Mapping[str, Any]
+) -> tuple[Decimal, int]:
+    """Dollars spent of a budget, and amounts without a price, straight from the canonical blocks of its month."""
+    start, end = (datetime.fromisoformat(budget[key]) for key in ("periodStart", "periodEnd"))
+    spent, unpriced = Decimal(0), 0
+    for block in blocks:
+        wallet_legs = {id(leg) for leg in join(block.events).of.values()}
+        for event in block.events if start <= block.time < end else ():
+            category = categories.get(f"{block.chain_id}:{event.tx_hash}:{event.n}")
+            match event:
+                case ce.SpentFromBucket() if event.user == user:
+                    token, counted = event.token, True
+                case ce.TokenTransfer() if event.sender == user and id(event) not in wallet_legs:
+                    is_plain = event.recipient not in (user, *WALLETS)
+                    token, counted = event.emitter, is_plain and category is not None
+                case _:
+                    continue
+            if not counted or (budget["scope"] == "category" and category != budget["categoryId"]):
+                continue
+            spent += Decimal(event.amount) / 10**6 if token == USDC else 0
+            unpriced += token != USDC
+    return spent, unpriced
+
+
 @dataclass
 class World:
     bench: Bench
@@ -111,7 +137,16 @@ class World:
             assert client.differences(applied, fresh) == []
             expected = recompute(self.script.made, user, followed=True).shown()
             assert shown(fresh, chain_id=self.script.chain_id) == expected
+            for budget in fresh["budgets"]:
+                plain = plain_spending(self.script.made, user, await self.categories(user), budget)
+                assert (Decimal(budget["spent"]), budget["unpriced"]) == plain
             self.views[user] = applied
+
+    async def categories(self, user: Address) -> dict[str, str]:
+        rows = await self.bench.deps.pool.fetch(
+            "SELECT transaction_id, category_id::text FROM transaction_categories WHERE user_address = $1", user
+        )
+        return {row["transaction_id"]: row["category_id"] for row in rows}
 
     async def choose(self, who: int, which: int, category: str, to_similar: bool) -> None:
         """The user gives one of the newest transactions a category by hand."""
