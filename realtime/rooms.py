@@ -82,7 +82,9 @@ class Rooms(AsyncManager):  # type: ignore[misc]  # socketio ships no types
         everyone = rooms.get(None, {})
         found: dict[str, str] = {}
         for name in (room,) if room is None or isinstance(room, str) else room:
-            found.update({name: everyone[name]} if name is not None and name in everyone else rooms.get(name, {}))
+            found.update(rooms.get(name, {}))
+            if name is not None and name in everyone:
+                found[name] = everyone[name]
         yield from found.items()
 
     async def emit(

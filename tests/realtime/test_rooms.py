@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from socketio import AsyncManager
 
@@ -53,6 +53,7 @@ def apply(manager: Any, step: tuple[str, str, str]) -> str | None:
 
 
 @given(st.lists(STEP, max_size=25))
+@example([("connect", "s1", ""), ("enter", "s1", "s2"), ("connect", "s2", "")])
 def test_any_history_gives_the_stock_register_s_answers(steps: list[tuple[str, str, str]]) -> None:
     ours, stock = registers()
     for step in steps:
