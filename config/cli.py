@@ -178,7 +178,8 @@ def _engines(settings: Settings, *, fresh: bool = False) -> Iterator[Stack]:
         try:
             yield stack
         finally:
-            typer.echo("Stopping …", err=True)
+            if not fresh:  # the demo ends with its verdict
+                typer.echo("Stopping …")
 
 
 @contextmanager
