@@ -13,7 +13,7 @@ from handlers.errors import FieldError, Invalid, NotFound
 from handlers.events import BudgetUpdate
 from handlers.rules.alerts import Edge
 from handlers.rules.budget_impact import bucket_impact
-from handlers.rules.calendar import month_of
+from handlers.rules.calendar import Month, month_of
 from handlers.rules.categorize import Assignment, Habits, Subject, features_of
 from handlers.rules.ids import event_id
 from handlers.rules.looks import Look, amounts_of, looks_of
@@ -54,7 +54,10 @@ async def load(
     looks = looks_of(known, rows, customs, cdn_url=cdn_url)
     amounts = amounts_of(customs)
     habits = await _habits(tx, [person.user for person in people if person.has_habits], asked or {})
-    purses = {person.user: _purse(person, at, looks, amounts, habits, memos or {}) for person in people}
+    months = {zone: month_of(at, ZoneInfo(zone)) for zone in {person.time_zone for person in people}}
+    purses = {
+        person.user: _purse(person, months[person.time_zone], looks, amounts, habits, memos or {}) for person in people
+    }
     await _fill_figures(tx, purses)
     for row in await budgets.assigned(tx, [pair for pair in transactions if pair[0] in purses]):
         purses[row.user].decided[row.transaction_id] = _decided(row)
@@ -240,23 +243,22 @@ async def _habits(
 
 def _purse(
     person: PersonRow,
-    at: datetime,
+    month: Month,
     looks: Mapping[Address, Mapping[str, Look]],
     amounts: Mapping[Address, Sequence[tuple[str, Decimal]]],
     habits: Mapping[Address, Habits],
     memos: Mapping[Address, Mapping[str, str]],
 ) -> Purse:
-    zone = ZoneInfo(person.time_zone)
     own = looks[person.user]
     return Purse(
         user=person.user,
-        zone=zone,
+        zone=ZoneInfo(person.time_zone),
         thresholds=person.thresholds,
         budgets=budgets_of(amounts.get(person.user, ()), person.monthly_budget, own),
         looks=own,
         habits=habits.get(person.user, Habits()),
         memos=memos.get(person.user, {}),
-        month=month_of(at, zone),
+        month=month,
     )
 
 

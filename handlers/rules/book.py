@@ -230,22 +230,26 @@ class Book:
             self._notify(notice)
 
     def _tell_inbox(self, row: TransactionRow) -> None:
-        shown = amount_text(self.chain, row.token, row.amount)
         if row.type == "transfer" and row.direction == "in":
             self._notify(
-                received_notice(row.user, amount=shown, event_id=row.event_id, transaction_id=row.id, at=self.now)
+                received_notice(
+                    row.user, amount=self._shown(row), event_id=row.event_id, transaction_id=row.id, at=self.now
+                )
             )
         elif row.type == "spend" and row.spender not in (None, row.user):
             self._notify(
                 delegate_notice(
                     row.user,
-                    amount=shown,
+                    amount=self._shown(row),
                     bucket=row.bucket or "",
                     event_id=row.event_id,
                     transaction_id=row.id,
                     at=self.now,
                 )
             )
+
+    def _shown(self, row: TransactionRow) -> str:
+        return amount_text(self.chain, row.token, row.amount)
 
     def _notify(self, notice: Notice) -> None:
         inbox = self.inboxes.get(notice.user)
