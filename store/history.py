@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
-import asyncpg
-
+from store.ledger import transaction_row
 from store.postgres import Pool, Tx
 from store.records import Address, TransactionRow
 from store.statements import load
@@ -69,7 +68,7 @@ async def transactions(
         limit,
         filters.category,
     )
-    return [_row(row) for row in rows]
+    return [transaction_row(row) for row in rows]
 
 
 async def transaction(conn: Tx | Pool, user: Address, id_: str, *, chain_id: int) -> TransactionRow | None:
@@ -77,7 +76,7 @@ async def transaction(conn: Tx | Pool, user: Address, id_: str, *, chain_id: int
     row = await conn.fetchrow(SQL["transaction"], user, id_)
     if row is None:
         row = await conn.fetchrow(SQL["reverted_transaction"], user, id_, chain_id)
-    return None if row is None else _row(row)
+    return None if row is None else transaction_row(row)
 
 
 async def unfinal(
@@ -88,35 +87,3 @@ async def unfinal(
     for row in await conn.fetch(SQL["unfinal"], list(users), list(finalized), list(finalized.values())):
         found.setdefault(row["user_address"], {})[row["chain_id"]] = row["number"]
     return found
-
-
-def _row(row: asyncpg.Record) -> TransactionRow:
-    return TransactionRow(
-        user=row["user_address"],
-        chain_id=row["chain_id"],
-        block_hash=row["block_hash"],
-        tx_hash=row["tx_hash"],
-        n=row["n"],
-        event_id=row["event_id"],
-        role=row["role"],
-        log_index=row["log_index"],
-        block_number=row["block_number"],
-        block_time=row["block_time"],
-        type=row["type"],
-        account_type=row["account_type"],
-        direction=row["direction"],
-        token=row["token"],
-        symbol=row["symbol"],
-        decimals=row["decimals"],
-        amount=int(row["amount"]),
-        usd=row["usd"],
-        wallet=row["wallet"],
-        bucket_id=row["bucket_id"],
-        bucket=row["bucket"],
-        to_bucket_id=row["to_bucket_id"],
-        to_bucket=row["to_bucket"],
-        counterparty=row["counterparty"],
-        spender=row["spender"],
-        fee_wei=None if row["fee_wei"] is None else int(row["fee_wei"]),
-        canonical=row["canonical"],
-    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import asyncpg
+
 from store.postgres import Tx
 from store.records import Address, BalanceKey, BlockRef, TransactionRow
 from store.statements import load
@@ -58,6 +60,39 @@ async def restore_preimages(tx: Tx, chain_id: int, block_hash: str) -> None:
     """Put every chain-owned row back as it was before the block."""
     for name in RESTORES:
         await tx.execute(SQL[name], chain_id, block_hash)
+
+
+def transaction_row(row: asyncpg.Record) -> TransactionRow:
+    """A ledger row as it was selected: every column by its name, numeric ones as text."""
+    return TransactionRow(
+        user=row["user_address"],
+        chain_id=row["chain_id"],
+        block_hash=row["block_hash"],
+        tx_hash=row["tx_hash"],
+        n=row["n"],
+        event_id=row["event_id"],
+        role=row["role"],
+        log_index=row["log_index"],
+        block_number=row["block_number"],
+        block_time=row["block_time"],
+        type=row["type"],
+        account_type=row["account_type"],
+        direction=row["direction"],
+        token=row["token"],
+        symbol=row["symbol"],
+        decimals=row["decimals"],
+        amount=int(row["amount"]),
+        usd=row["usd"],
+        wallet=row["wallet"],
+        bucket_id=row["bucket_id"],
+        bucket=row["bucket"],
+        to_bucket_id=row["to_bucket_id"],
+        to_bucket=row["to_bucket"],
+        counterparty=row["counterparty"],
+        spender=row["spender"],
+        fee_wei=None if row["fee_wei"] is None else int(row["fee_wei"]),
+        canonical=row["canonical"],
+    )
 
 
 def _values(row: TransactionRow) -> tuple[object, ...]:

@@ -13,6 +13,7 @@ from typing import Literal
 import asyncpg
 
 from store.clickhouse import Analytics
+from store.ledger import transaction_row
 from store.postgres import Pool, Tx
 from store.records import AccountType, Address, Direction, Role, TransactionRow
 from store.statements import load
@@ -121,35 +122,4 @@ async def prune_preimages(conn: Tx | Pool, *, margin_blocks: int, batch: int) ->
 
 
 def _ledger_row(row: asyncpg.Record) -> LedgerRow:
-    return LedgerRow(
-        TransactionRow(
-            user=row["user_address"],
-            chain_id=row["chain_id"],
-            block_hash=row["block_hash"],
-            tx_hash=row["tx_hash"],
-            n=row["n"],
-            event_id=row["event_id"],
-            role=row["role"],
-            log_index=row["log_index"],
-            block_number=row["block_number"],
-            block_time=row["block_time"],
-            type=row["type"],
-            account_type=row["account_type"],
-            direction=row["direction"],
-            token=row["token"],
-            symbol=row["symbol"],
-            decimals=row["decimals"],
-            amount=int(row["amount"]),
-            usd=row["usd"],
-            wallet=row["wallet"],
-            bucket_id=row["bucket_id"],
-            bucket=row["bucket"],
-            to_bucket_id=row["to_bucket_id"],
-            to_bucket=row["to_bucket"],
-            counterparty=row["counterparty"],
-            spender=row["spender"],
-            fee_wei=None if row["fee_wei"] is None else int(row["fee_wei"]),
-            canonical=row["canonical"],
-        ),
-        row["version"],
-    )
+    return LedgerRow(transaction_row(row), row["version"])
