@@ -55,7 +55,7 @@ class Product:
 
     def pid(self, server: int) -> int:
         """Process id of a web process."""
-        return self.processes[server]._child.pid
+        return self.processes[server].pid
 
     async def sign_in(self, count: int) -> dict[Address, str]:
         """New users, each with an access token."""
