@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -25,7 +26,7 @@ NOBODY = 9
 def run(verb: str, *words: str, **urls: str) -> subprocess.CompletedProcess[str]:
     ours = {f"EXPENDI_{name.upper()}": value for name, value in urls.items()}
     env = {"PATH": os.environ["PATH"], "EXPENDI_CHAINS_FILE": "chains.toml", "EXPENDI_DATA_DIR": "/nowhere", **ours}
-    env["EXPENDI_SECRET_KEY"] = "k" * 32
+    env |= {"EXPENDI_SECRET_KEY": "k" * 32, "EXPENDI_SEAL_KEYS": "k1:" + base64.b64encode(b"k" * 32).decode()}
     command = [sys.executable, "-m", "store", verb, *words]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
 
