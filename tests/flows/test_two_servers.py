@@ -26,7 +26,8 @@ async def test_client_goes_on_at_the_other_server(
         async with Proxy(first) as proxy, client.listen(proxy.url) as moving, client.listen(second) as staying:
             await made.devnet.open_bucket(alice, "food", amount=100 * USDC)
             for listener in (moving, staying):
-                await client.settled(listener)  # a resync among what is replayed would jump over the rest
+                # A resync is followed by a snapshot, which may jump over what else is on its way to one of them.
+                since = (await client.settled(listener))["seq"]
             for number in range(SPENDS):
                 if number == SPENDS // 2:
                     doomed.kill()
@@ -37,6 +38,8 @@ async def test_client_goes_on_at_the_other_server(
                 await client.settled(listener)
         for listener in (moving, staying):
             assert_exactly_once(listener)
-        assert [one.body for one in moving.durable] == [one.body for one in staying.durable]
+        told = [[one.body for one in listener.durable if one.payload["seq"] > since] for listener in (moving, staying)]
+        assert told[0] == told[1]
+        assert len(told[0]) >= SPENDS
         connects = [one.body["recovered"] for one in moving.happenings if one.kind == "connect"]
         assert connects == [False, True]
