@@ -80,8 +80,9 @@ async def test_spend_reaches_the_phone_once_and_its_reorg_takes_it_back(
 
             since = count["seq"]
             await made.devnet.rpc_call("eth_sendRawTransaction", raw)
+            expected = ["new_transaction", "budget_alert", "notification"]
+            await listener.until(lambda: names(listener, since) == expected or None, what="the spend again")
             await client.settled(listener)
-            assert names(listener, since) == ["new_transaction", "budget_alert", "notification"]
             again = next(one.payload for one in listener.durable if one.payload["seq"] == since + 1)
             assert again["transaction"]["id"] == spend["transaction"]["id"]
             assert again["transaction"]["category"]["id"] == FOOD
