@@ -80,11 +80,6 @@ async def save(tx: Tx, purses: Iterable[Purse]) -> None:
     await budgets.save_edges(tx, edges)
 
 
-async def refigure(tx: Tx, purses: Mapping[Address, Purse]) -> None:
-    """Read the months' figures again, after rows were taken back."""
-    await _fill_figures(tx, purses)
-
-
 # What users ask and change -----------------------------------------------------------------------------------------
 
 
@@ -194,12 +189,6 @@ async def begin_months(deps: Deps, *, limit: int) -> int:
         frames = await in_transaction(deps.pool, body)
         await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
     return len(due)
-
-
-async def recompute_month(tx: Tx, user: Address, now: datetime) -> Draft:
-    """`budget_update` after the user's time zone changed: the open month is another one."""
-    await budgets.tell_month(tx, user, now)
-    return await told(tx, user, "zone", now.isoformat(), at=now)
 
 
 async def budget_changed(tx: Tx, user: Address, category_id: str, now: datetime) -> Draft:
