@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -26,12 +25,6 @@ def clock() -> FakeClock:
 @pytest.fixture
 def deps(pool: Pool, make_settings: MakeSettings, clock: FakeClock) -> Deps:
     return wire(pool, busy(make_settings, trusted_proxies="127.0.0.1/32"), clock=clock)
-
-
-@pytest.fixture
-async def anyone(deps: Deps) -> AsyncIterator[Client]:
-    async with serving(deps) as client:
-        yield client
 
 
 def code(got: Got) -> tuple[int, str]:

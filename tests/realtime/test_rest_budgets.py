@@ -1,35 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from handlers.deps import Deps
 from store.postgres import Pool
-from tests.conftest import MakeSettings
 from tests.realtime import rows
-from tests.realtime.served import Client, serving
-from tests.realtime.wiring import CHAIN, busy, wire
+from tests.realtime.served import Client
+from tests.realtime.wiring import CHAIN
 
 FOOD = "00000000-0000-4000-8000-000000000001"
 NOBODYS = "00000000-0000-4000-8000-000000000099"
-
-
-@pytest.fixture
-def deps(pool: Pool, make_settings: MakeSettings) -> Deps:
-    return wire(pool, busy(make_settings))
-
-
-@pytest.fixture
-async def anyone(deps: Deps) -> AsyncIterator[Client]:
-    async with serving(deps) as client:
-        yield client
-
-
-@pytest.fixture
-async def me(anyone: Client) -> Client:
-    return await anyone.signed_in()
 
 
 async def put(client: Client, json: Any, path: str = "/v1/budgets") -> Any:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,17 +31,6 @@ SHOP = "0x" + "5b" * 20
 @pytest.fixture
 def deps(pool: Pool, make_settings: MakeSettings) -> Deps:
     return wire(pool, busy(make_settings, upload_limit_per_minute=1_000_000))
-
-
-@pytest.fixture
-async def anyone(deps: Deps) -> AsyncIterator[Client]:
-    async with serving(deps) as client:
-        yield client
-
-
-@pytest.fixture
-async def me(anyone: Client) -> Client:
-    return await anyone.signed_in()
 
 
 async def make(client: Client, name: str, **facts: Any) -> dict[str, Any]:

@@ -1,36 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
 import orjson
-import pytest
 
-from handlers.deps import Deps
 from store import ledger, log
 from store.postgres import Pool
 from tests.conftest import MakeSettings
 from tests.realtime.rows import bucket, spend, stand, tell, time_of, write
 from tests.realtime.served import Client, Got, serving
 from tests.realtime.wiring import CHAIN, OTHER_CHAIN, busy, wire
-
-
-@pytest.fixture
-def deps(pool: Pool, make_settings: MakeSettings) -> Deps:
-    return wire(pool, busy(make_settings))
-
-
-@pytest.fixture
-async def anyone(deps: Deps) -> AsyncIterator[Client]:
-    async with serving(deps) as client:
-        yield client
-
-
-@pytest.fixture
-async def me(anyone: Client) -> Client:
-    return await anyone.signed_in()
 
 
 def following(got: Got) -> str | None:

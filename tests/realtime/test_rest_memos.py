@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -12,7 +11,7 @@ from store import ledger, log
 from store.postgres import Pool
 from tests.conftest import MakeSettings
 from tests.realtime.rows import hash_of, spend, write
-from tests.realtime.served import Client, Got, serving
+from tests.realtime.served import Client, Got
 from tests.realtime.test_rest_people import KEYS, waits
 from tests.realtime.wiring import CHAIN, busy, wire
 from tests.waiting import until
@@ -23,17 +22,6 @@ OTHER_HASH = hash_of("not sent yet")
 @pytest.fixture
 def deps(pool: Pool, make_settings: MakeSettings) -> Deps:
     return wire(pool, busy(make_settings, seal_keys=KEYS))
-
-
-@pytest.fixture
-async def anyone(deps: Deps) -> AsyncIterator[Client]:
-    async with serving(deps) as client:
-        yield client
-
-
-@pytest.fixture
-async def me(anyone: Client) -> Client:
-    return await anyone.signed_in()
 
 
 async def note(client: Client, id_: str, memo: Any) -> Got:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -14,7 +13,7 @@ from handlers.deps import Deps
 from store.postgres import Pool
 from tests.conftest import MakeSettings
 from tests.factories import TIME
-from tests.realtime.served import Client, serving
+from tests.realtime.served import Client
 from tests.realtime.test_rest_history import pages
 from tests.realtime.wiring import busy, wire
 from tests.store.test_notifications import make_notice, record
@@ -26,17 +25,6 @@ DEVICE = {"token": "token-of-a-phone", "platform": "android", "locale": "de-AT",
 @pytest.fixture
 def deps(pool: Pool, make_settings: MakeSettings) -> Deps:
     return wire(pool, busy(make_settings, seal_keys=(SEAL_KEY,)))
-
-
-@pytest.fixture
-async def anyone(deps: Deps) -> AsyncIterator[Client]:
-    async with serving(deps) as client:
-        yield client
-
-
-@pytest.fixture
-async def me(anyone: Client) -> Client:
-    return await anyone.signed_in()
 
 
 async def fill(pool: Pool, client: Client, count: int) -> list[str]:

@@ -102,11 +102,6 @@ async def anyone(pool: Pool, make_settings: MakeSettings, shop: Shop) -> AsyncIt
         yield client
 
 
-@pytest.fixture
-async def me(anyone: Client) -> Client:
-    return await anyone.signed_in()
-
-
 async def make(client: Client, key: str | None, name: str = "n") -> Got:
     return await client.post("/things", {"name": name}, headers={} if key is None else {"Idempotency-Key": key})
 

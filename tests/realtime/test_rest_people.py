@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -15,7 +14,7 @@ from store.sealed import KeyRing
 from tests.conftest import MakeSettings
 from tests.factories import make_address
 from tests.realtime.conform import openapi
-from tests.realtime.served import Client, Got, serving
+from tests.realtime.served import Client, Got
 from tests.realtime.wiring import busy, wire
 from tests.store.test_sealed import key
 from tests.waiting import until
@@ -27,17 +26,6 @@ SHOP = make_address("shop")
 @pytest.fixture
 def deps(pool: Pool, make_settings: MakeSettings) -> Deps:
     return wire(pool, busy(make_settings, seal_keys=KEYS))
-
-
-@pytest.fixture
-async def anyone(deps: Deps) -> AsyncIterator[Client]:
-    async with serving(deps) as client:
-        yield client
-
-
-@pytest.fixture
-async def me(anyone: Client) -> Client:
-    return await anyone.signed_in()
 
 
 async def patch(client: Client, json: Any, **options: Any) -> Got:

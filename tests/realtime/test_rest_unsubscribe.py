@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from uuid import UUID
 
-import pytest
-
 from config.settings import Settings
-from handlers.deps import Deps
 from handlers.rules.unsubscribe import PATH, token
 from store.postgres import Pool
-from tests.conftest import MakeSettings
-from tests.realtime.served import Client, serving
-from tests.realtime.wiring import busy, wire
-
-
-@pytest.fixture
-def deps(pool: Pool, make_settings: MakeSettings) -> Deps:
-    return wire(pool, busy(make_settings))
-
-
-@pytest.fixture
-async def anyone(deps: Deps) -> AsyncIterator[Client]:
-    async with serving(deps) as client:
-        yield client
+from tests.realtime.served import Client
 
 
 async def letter_token(client: Client, pool: Pool) -> str:
