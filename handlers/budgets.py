@@ -63,7 +63,8 @@ async def load(
         purses[row.user].decided[row.transaction_id] = _decided(row)
     for edge in await budgets.edges(tx, known, since=at - EDGES_SINCE):
         place = Place(edge.scope, edge.subject, edge.period_start)
-        purses[edge.user].edges.setdefault(place, {})[edge.edge] = Edge(edge.edge, edge.event_id, edge.armed)
+        crossed = purses[edge.user].edges.setdefault(place, {})
+        crossed[edge.edge] = Edge(edge.edge, edge.event_id, edge.armed, edge.round)
     return purses
 
 
@@ -72,10 +73,7 @@ async def save(tx: Tx, purses: Iterable[Purse]) -> None:
     made, edges = [], []
     for purse in purses:
         made += [_assigned(purse.user, key, decided) for key, decided in purse.newly_decided.items()]
-        edges += [
-            EdgeRow(purse.user, place.scope, place.subject, place.period_start, name, edge.event_id, edge.armed)
-            for (place, name), edge in purse.changed_edges.items()
-        ]
+        edges += [_edge_row(purse.user, place, edge) for (place, _), edge in purse.changed_edges.items()]
     await budgets.save_assigned(tx, made)
     await budgets.save_edges(tx, edges)
 
@@ -154,21 +152,14 @@ async def simulate(
     }
 
 
-async def set_budget(deps: Deps, user: Address, category_id: str | None, amount: Decimal | None) -> None:
-    """Set (or remove, with None) a category's budget or the total (no category); every device is told."""
+async def set_total(deps: Deps, user: Address, amount: Decimal | None) -> None:
+    """Set (or remove, with None) the budget over all categories; every device is told."""
 
     async def body(tx: Tx) -> list[Frame]:
         counters = await log.lock(tx, [user])
         now = deps.now()
-        if category_id is None:
-            await budgets.set_total_budget(tx, user, amount)
-        else:
-            look = (await _own(tx, user, now)).looks.get(category_id)
-            if look is None or not look.is_active:
-                raise NotFound("There is no category of yours with this id.")
-            await budgets.set_category_budget(tx, user, category_id, amount)
-        await budgets.tell_month(tx, user, now)
-        return await log.append(tx, counters, [await told(tx, user, "edit", counters[user].seq, at=now)], at=now)
+        await budgets.set_total_budget(tx, user, amount)
+        return await log.append(tx, counters, [await budget_changed(tx, user, now)], at=now)
 
     frames = await in_transaction(deps.pool, body)
     await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
@@ -191,10 +182,11 @@ async def begin_months(deps: Deps, *, limit: int) -> int:
     return len(due)
 
 
-async def budget_changed(tx: Tx, user: Address, category_id: str, now: datetime) -> Draft:
-    """`budget_update` after a category's budget was set beside other preferences of it."""
+async def budget_changed(tx: Tx, user: Address, now: datetime) -> Draft:
+    """`budget_update` of a transaction that holds the user's lock and set a budget: one such event per transaction."""
+    counter = (await log.lock(tx, [user]))[user]
     await budgets.tell_month(tx, user, now)
-    return await told(tx, user, "preferences", category_id, now.isoformat(), at=now)
+    return await told(tx, user, "edit", counter.epoch, counter.seq, at=now)
 
 
 async def told(tx: Tx, user: Address, *cause: object, at: datetime) -> Draft:
@@ -265,6 +257,12 @@ async def _fill_figures(tx: Tx | Pool, purses: Mapping[Address, Purse]) -> None:
 
 def _decided(row: AssignedRow) -> Decided:
     return Decided(Assignment(row.category_id, row.confidence, row.source, row.reasoning), row.revision)
+
+
+def _edge_row(user: Address, place: Place, edge: Edge) -> EdgeRow:
+    return EdgeRow(
+        user, place.scope, place.subject, place.period_start, edge.name, edge.event_id, edge.armed, edge.round
+    )
 
 
 def _assigned(user: Address, transaction_id: str, decided: Decided) -> AssignedRow:

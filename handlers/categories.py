@@ -37,7 +37,7 @@ class DefaultCategory(Forbidden):
 class BudgetChanged(Protocol):
     """What tells of a changed budget in the transaction of the change (handlers/budgets.py)."""
 
-    async def __call__(self, tx: Tx, user: Address, category_id: str, now: datetime) -> Draft:
+    async def __call__(self, tx: Tx, user: Address, now: datetime) -> Draft:
         """The event to append; budgets and alerts are brought up to date."""
         ...
 
@@ -207,7 +207,7 @@ async def _delete(deps: Deps, user: Address, category_id: str, budget_changed: B
     if before.monthly_budget is None:
         return _Change(category_id)
     await categories.set_preferences(tx, user, replace(before, monthly_budget=None))
-    return _Change(category_id, also=[await budget_changed(tx, user, category_id, deps.now())])
+    return _Change(category_id, also=[await budget_changed(tx, user, deps.now())])
 
 
 async def _prefer(
@@ -218,7 +218,7 @@ async def _prefer(
     await categories.set_preferences(tx, user, after)
     if after.monthly_budget == before.monthly_budget:
         return _Change(category_id, seen=after != before)
-    return _Change(category_id, also=[await budget_changed(tx, user, category_id, deps.now())])
+    return _Change(category_id, also=[await budget_changed(tx, user, deps.now())])
 
 
 async def _active(tx: Tx, user: Address, category_id: str) -> CategoryRow:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
-from handlers import budgets
+from handlers import budgets, categories
 from handlers.deps import Deps
 from handlers.errors import NotFound
 from handlers.events import TransactionCategorized, UnreadCount
@@ -80,7 +80,7 @@ async def choose(deps: Deps, user: Address, transaction_id: str, category_id: st
             raise NotFound("There is no category of yours with this id.")
         choices = [Choice(transaction_id, category_id, CHOSEN, "manual", "you chose it")]
         if apply_to_similar and subject.counterparty is not None:
-            await rows.make_rule(tx, user, "counterparty", subject.counterparty, category_id)
+            await categories.make_rule(tx, user, "counterparty", subject.counterparty, category_id, now=deps.now())
             others = await rows.similar(tx, user, subject.counterparty, but=transaction_id, limit=SIMILAR_MAX)
             reason = "your rule for this payee"
             choices += [Choice(other, category_id, CHOSEN, "rule", reason) for other in others]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
@@ -54,7 +54,7 @@ class CustomRow:
 
 @dataclass(frozen=True, slots=True)
 class EdgeRow:
-    """An edge that was crossed; `armed` when it may alert again."""
+    """An edge that was crossed; `armed` when it may alert again, in its `round`th time."""
 
     user: Address
     scope: str
@@ -63,6 +63,7 @@ class EdgeRow:
     edge: str
     event_id: str
     armed: bool
+    round: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +149,7 @@ async def edges(tx: Tx | Pool, users: Sequence[Address], *, since: datetime) -> 
 async def save_edges(tx: Tx, rows: Sequence[EdgeRow]) -> None:
     """Write edges as they are now."""
     if rows:
-        columns = zip(
-            *((r.user, r.scope, r.subject, r.period_start, r.edge, r.event_id, r.armed) for r in rows), strict=True
-        )
-        await tx.execute(SQL["save_edges"], *map(list, columns))
+        await tx.execute(SQL["save_edges"], *map(list, zip(*map(astuple, rows), strict=True)))
 
 
 async def assigned(tx: Tx | Pool, asked: Sequence[tuple[Address, str]]) -> list[AssignedRow]:
@@ -201,19 +199,9 @@ async def subjects(tx: Tx | Pool, user: Address, ids: Sequence[str]) -> dict[str
     return found
 
 
-async def make_rule(tx: Tx, user: Address, field: str, value: str, category_id: str) -> None:
-    """From now on whatever has this value gets the category; a rule for the same value is replaced."""
-    await tx.execute(SQL["make_rule"], user, field, value, UUID(category_id))
-
-
 async def similar(tx: Tx | Pool, user: Address, counterparty: Address, *, but: str, limit: int) -> list[str]:
     """Ids of the user's other payments to the same payee without a manual choice, newest first."""
     return [row["id"] for row in await tx.fetch(SQL["similar"], user, counterparty, but, limit)]
-
-
-async def set_category_budget(tx: Tx, user: Address, category_id: str, amount: Decimal | None) -> None:
-    """Set or remove (None) a category's monthly budget in dollars."""
-    await tx.execute(SQL["set_category_budget"], user, UUID(category_id), amount)
 
 
 async def set_total_budget(tx: Tx, user: Address, amount: Decimal | None) -> None:

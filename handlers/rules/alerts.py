@@ -43,11 +43,16 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """An edge that was crossed in this period; `armed` when it may alert again."""
+    """An edge that was crossed in this period; `armed` when it may alert again.
+
+    `round` counts how often spending fell far enough below it since: a crossing in a later round is told anew, while
+    one that a reorg took back and that comes again is the same effect.
+    """
 
     name: str
     event_id: str
     armed: bool
+    round: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,6 @@ def alert_draft(
 
 def alert_notice(alert: Alert, user: Address, *, event_id: str, transaction_id: str | None, at: datetime) -> Notice:
     """The inbox entry of an alert; `facts` are what a push needs beside the words."""
-    place = alert.place
     return Notice(
         user=user,
         event_id=event_id,
@@ -78,8 +77,15 @@ def alert_notice(alert: Alert, user: Address, *, event_id: str, transaction_id: 
             "category": alert.name,
             "amount": _shown(alert, alert.spent),
         },
-        subject=":".join((place.scope, place.subject, iso(place.period_start), *alert.crossing.edges)),
+        subject=_effect(alert),
     )
+
+
+def _effect(alert: Alert) -> str:
+    """What names the alert for ever, whichever block tells it: a phone is told of it once."""
+    place = alert.place
+    again = (f"round {alert.round}",) if alert.round > 1 else ()
+    return ":".join((place.scope, place.subject, iso(place.period_start), *alert.crossing.edges, *again))
 
 
 def received_notice(user: Address, *, amount: str, event_id: str, transaction_id: str, at: datetime) -> Notice:

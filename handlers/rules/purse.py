@@ -6,7 +6,7 @@ Loaded once (handlers/budgets.py), asked for each ledger row, and written at onc
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -58,6 +58,8 @@ class Alert:
     ends: datetime
     """End of the period: nobody is alerted of one that is over."""
     decimals: int | None = None
+    round: int = 1
+    """How often these edges have been crossed in the period, reorgs apart."""
 
 
 @dataclass(slots=True)
@@ -170,13 +172,14 @@ class Purse:
     def fired(self, alert: Alert, event_id: str) -> None:
         """Remember the edges of an alert, told by this event."""
         for name in alert.crossing.edges:
-            self._set_edge(alert.place, Edge(name, event_id, armed=False))
+            known = self.edges.get(alert.place, {}).get(name)
+            self._set_edge(alert.place, Edge(name, event_id, armed=False, round=known.round if known else 1))
 
     def take_back(self, place: Place, level: Level) -> list[str]:
         """Arm edges that would not have been crossed without what was taken back; returns the events that told them."""
         gone = undone(level, self.edges.get(place, {}).values())
         for edge in gone:
-            self._set_edge(place, Edge(edge.name, edge.event_id, armed=True))
+            self._set_edge(place, replace(edge, armed=True))
         return list(dict.fromkeys(edge.event_id for edge in gone))
 
     def taken_back_of(self, budgets: Iterable[Budget], now: datetime) -> list[str]:
@@ -199,12 +202,14 @@ class Purse:
     ) -> Alert | None:
         known = self.edges.get(place, {})
         for edge in rearmed(level, known.values()):
-            self._set_edge(place, Edge(edge, known[edge].event_id, armed=True))
-        found = crossing(level, self.edges.get(place, {}), thresholds=self.thresholds, now=now)
+            self._set_edge(place, replace(known[edge], armed=True, round=known[edge].round + 1))
+        known = self.edges.get(place, {})
+        found = crossing(level, known, thresholds=self.thresholds, now=now)
         if found is None:
             return None
         ends = place.period_start + PERIOD if place.scope == "bucket" or self.month is None else self.month.end
-        return Alert(place, found, name, level.spent, level.budget, ends, decimals)
+        rounds = [known[edge].round for edge in found.edges if edge in known]
+        return Alert(place, found, name, level.spent, level.budget, ends, decimals, round=max(rounds, default=1))
 
     def _set_edge(self, place: Place, edge: Edge) -> None:
         self.edges.setdefault(place, {})[edge.name] = edge

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from handlers import budgets, categorizing, history
+from handlers import budgets, categories, categorizing, history
 from handlers.errors import NotFound
 from handlers.resources import BudgetState, Money, Ratio, Resource, Simulation, Transaction
 from realtime.rest.api import Body, Path, endpoint
@@ -85,10 +85,15 @@ async def listed(call: Call) -> Mapping[str, object]:
 
 @endpoint("PUT", "/v1/budgets", tag="budgets", answers=Budgets, scope="write", writes=True, problems=(NotFound,))
 async def change(call: Call, *, body: Annotated[BudgetChange, Body()]) -> Mapping[str, object]:
-    """Set or remove a budget; every device gets `budget_update`."""
+    """Set or remove a budget; every device gets `budget_update`, and `category_updated` for a category."""
     amount = None if body.monthly_budget is None else Decimal(body.monthly_budget)
-    category = None if body.category_id is None else str(body.category_id)
-    await budgets.set_budget(call.deps, call.me.user, category, amount)
+    if body.category_id is None:
+        await budgets.set_total(call.deps, call.me.user, amount)
+    else:
+        change = {"monthly_budget": amount}
+        await categories.prefer(
+            call.deps, call.me.user, str(body.category_id), change, budget_changed=budgets.budget_changed
+        )
     return {"data": await budgets.listed(call.deps, call.me.user)}
 
 

@@ -37,14 +37,15 @@ WHERE t.type = 'spend'
 GROUP BY t.user_address, a.category_id
 
 -- edges --
-SELECT user_address, scope, subject, period_start, edge, event_id, armed
+SELECT user_address, scope, subject, period_start, edge, event_id, armed, round
 FROM alert_edges WHERE user_address = ANY ($1::text[]) AND period_start >= $2
 
 -- save_edges --
-INSERT INTO alert_edges (user_address, scope, subject, period_start, edge, event_id, armed, fired_at)
-SELECT *, now() FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::boolean[])
+INSERT INTO alert_edges (user_address, scope, subject, period_start, edge, event_id, armed, round, fired_at)
+SELECT *, now() FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::boolean[],
+                            $8::smallint[])
 ON CONFLICT (user_address, scope, subject, period_start, edge) DO UPDATE SET
-    event_id = excluded.event_id, armed = excluded.armed,
+    event_id = excluded.event_id, armed = excluded.armed, round = excluded.round,
     fired_at = CASE WHEN excluded.armed THEN alert_edges.fired_at ELSE now() END
 
 -- assigned --
@@ -82,14 +83,6 @@ WHERE t.user_address = $1 AND t.canonical AND t.role = 'owner' AND t.counterpart
     AND (t.type = 'spend' OR (t.type = 'transfer' AND t.direction = 'out')) AND coalesce(a.source, '') <> 'manual'
     AND t.id <> $3
 ORDER BY t.block_time DESC LIMIT $4
-
--- make_rule --
-INSERT INTO category_rules (user_address, field, value, category_id) VALUES ($1, $2, $3, $4)
-ON CONFLICT (user_address, field, value) DO UPDATE SET category_id = excluded.category_id
-
--- set_category_budget --
-INSERT INTO user_categories (user_address, category_id, monthly_budget) VALUES ($1, $2, $3)
-ON CONFLICT (user_address, category_id) DO UPDATE SET monthly_budget = excluded.monthly_budget, updated_at = now()
 
 -- set_total_budget --
 UPDATE users SET monthly_budget = $2, revision = revision + 1, updated_at = now() WHERE address = $1

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import orjson
 
 from config.chains import Chain
 from config.settings import Settings
-from handlers import snapshot
+from handlers import budgets, categories, snapshot
 from handlers.chain_events import DecodedBlock
 from handlers.deps import Deps
 from handlers.events import BY_NAME
@@ -48,6 +49,15 @@ def make_deps(pool: Pool, settings: Settings, *chains: Chain, publisher: Any = N
         publisher=publisher or Kept(),
         now=lambda: NOW,
     )
+
+
+async def set_budget(deps: Deps, user: Address, category_id: str | None, amount: Decimal | None) -> None:
+    """As `PUT /v1/budgets` does; without a category, the total."""
+    if category_id is None:
+        await budgets.set_total(deps, user, amount)
+    else:
+        change = {"monthly_budget": amount}
+        await categories.prefer(deps, user, category_id, change, budget_changed=budgets.budget_changed)
 
 
 @dataclass

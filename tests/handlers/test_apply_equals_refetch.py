@@ -24,7 +24,7 @@ from handlers.chain_events import ChainEvent, DecodedBlock
 from handlers.rules.legs import join
 from store.postgres import Pool
 from store.records import Address
-from tests.handlers.ledger import Bench, bench, sign_in
+from tests.handlers.ledger import Bench, bench, set_budget, sign_in
 from tests.handlers.scripted import OTHER_TOKEN, SHOP, START, USDC, WALLET, Script, address, at, make_chain, transfer
 from tests.recompute import recompute, shown
 from watchers.devnet import view as client
@@ -227,7 +227,7 @@ async def play(world: World, pool: Pool, history: Sequence[tuple[Any, ...]]) -> 
             case "budget":
                 who, category, amount = rest
                 if world.people[who] in world.views:
-                    await budgets.set_budget(
+                    await set_budget(
                         world.bench.deps, world.people[who], category, None if amount is None else Decimal(amount) / 100
                     )
             case "choose":
@@ -266,8 +266,8 @@ async def test_view_with_events_applied_equals_snapshot_and_recomputation(
         await sign_in(pool, *people[:2])
         for user in people[:2]:
             # Small enough for every edge to be crossed by a spend or two.
-            await budgets.set_budget(made.deps, user, CATEGORIES[0], Decimal("0.80"))
-            await budgets.set_budget(made.deps, user, None, Decimal("1.50"))
+            await set_budget(made.deps, user, CATEGORIES[0], Decimal("0.80"))
+            await set_budget(made.deps, user, None, Decimal("1.50"))
             await world.watch(user)
         await play(world, pool, history)
 

@@ -13,7 +13,7 @@ from handlers import budgets, categorizing
 from handlers.categorizing import Choice
 from handlers.errors import NotFound
 from store.postgres import Pool
-from tests.handlers.ledger import Bench, bench, sign_in
+from tests.handlers.ledger import Bench, bench, set_budget, sign_in
 from tests.handlers.scripted import ALICE, BOB, SHOP, Script, created, deposit, fund, make_chain, spend, transfer
 
 FOOD, TRANSPORT = (f"00000000-0000-4000-8000-00000000000{i}" for i in (1, 2))
@@ -59,7 +59,7 @@ def names(told: list[tuple[str, dict[str, Any]]]) -> list[str]:
 
 async def test_categorized_spend_moves_its_budget_and_crosses_an_edge_once(world: Bench) -> None:
     script = await opened(world)
-    await budgets.set_budget(world.deps, ALICE, FOOD, Decimal(100))
+    await set_budget(world.deps, ALICE, FOOD, Decimal(100))
     seq = (await world.snapshot(ALICE))["seq"]
     first = await pay(world, script, 81)
     assert await categorizing.assign(world.deps, ALICE, [model(first)]) == 1
@@ -80,7 +80,7 @@ async def test_categorized_spend_moves_its_budget_and_crosses_an_edge_once(world
 
 async def test_reorg_takes_the_alert_back_and_the_edge_may_alert_again(world: Bench) -> None:
     script = await opened(world)
-    await budgets.set_budget(world.deps, ALICE, FOOD, Decimal(100))
+    await set_budget(world.deps, ALICE, FOOD, Decimal(100))
     block = script.block([spend(ALICE, "home", 81 * USD)])
     await world.apply(block)
     key = f"31337:{block.events[0].tx_hash}:0"
@@ -99,12 +99,25 @@ async def test_reorg_takes_the_alert_back_and_the_edge_may_alert_again(world: Be
     await world.apply(block)
     again = (await world.told(ALICE))[len(before) + 2 :]
     assert names(again) == ["new_transaction", "budget_alert", "notification"]  # its category survived
+    assert await world.deps.pool.fetchval("SELECT count(*) FROM pushes WHERE kind = 'spending_alert'") == 1
     assert again[0][1]["transaction"]["category"]["name"] == "Food & Dining"
+
+
+async def test_edge_crossed_again_after_spending_fell_far_below_it_reaches_the_phone_again(world: Bench) -> None:
+    script = await opened(world)
+    await set_budget(world.deps, ALICE, FOOD, Decimal(100))
+    await categorizing.choose(world.deps, ALICE, await pay(world, script, 81), FOOD, apply_to_similar=False)
+    for budget in (200, 100):  # 41 %, then 83 %; the payee's category is known by now
+        await set_budget(world.deps, ALICE, FOOD, Decimal(budget))
+        await pay(world, script, 1)
+    alerts = [payload["threshold"] for event, payload in await world.told(ALICE) if event == "budget_alert"]
+    pushes = await world.deps.pool.fetch("SELECT state FROM pushes WHERE kind = 'spending_alert'")
+    assert (alerts, [row["state"] for row in pushes]) == ([80, 80], ["due", "due"])
 
 
 async def test_alert_that_holds_without_the_reverted_spend_is_not_taken_back(world: Bench) -> None:
     script = await opened(world)
-    await budgets.set_budget(world.deps, ALICE, FOOD, Decimal(100))
+    await set_budget(world.deps, ALICE, FOOD, Decimal(100))
     await categorizing.assign(world.deps, ALICE, [model(await pay(world, script, 85))])
     second = await pay(world, script, 5)
     await categorizing.assign(world.deps, ALICE, [model(second)])
@@ -139,7 +152,7 @@ async def test_apply_to_similar_changes_the_past_and_makes_a_rule(world: Bench) 
 
 async def test_moving_a_spend_away_takes_its_alert_back(world: Bench) -> None:
     script = await opened(world)
-    await budgets.set_budget(world.deps, ALICE, FOOD, Decimal(100))
+    await set_budget(world.deps, ALICE, FOOD, Decimal(100))
     key = await pay(world, script, 120)
     await categorizing.assign(world.deps, ALICE, [model(key)])
     alert = (await world.told(ALICE))[-2][1]
@@ -168,7 +181,7 @@ async def test_bucket_limit_alerts_on_the_chains_own_clock(world: Bench) -> None
 
 async def test_outgoing_transfer_counts_once_the_user_gave_it_a_category(world: Bench) -> None:
     script = await opened(world)
-    await budgets.set_budget(world.deps, ALICE, FOOD, Decimal(100))
+    await set_budget(world.deps, ALICE, FOOD, Decimal(100))
     block = script.block([transfer(ALICE, SHOP, 30 * USD)])
     await world.apply(block)
     key = f"31337:{block.events[0].tx_hash}:0"
@@ -181,7 +194,7 @@ async def test_month_begins_once_for_each_user_in_their_zone(world: Bench, pool:
     await opened(world)
     await pool.execute("UPDATE users SET time_zone = 'Pacific/Kiritimati' WHERE address = $1", ALICE)
     at(world, datetime.fromisoformat("2026-11-30T09:59:00+00:00"))
-    await budgets.set_budget(world.deps, ALICE, None, Decimal(500))
+    await set_budget(world.deps, ALICE, None, Decimal(500))
     assert await budgets.begin_months(world.deps, limit=10) == 0
     at(world, datetime.fromisoformat("2026-11-30T10:00:00+00:00"))  # midnight, fourteen hours ahead
     assert await budgets.begin_months(world.deps, limit=10) == 1
@@ -199,4 +212,4 @@ async def test_unknown_category_or_someone_elses_transaction_is_not_found(world:
     with pytest.raises(NotFound):
         await categorizing.choose(world.deps, ALICE, key, FOOD.replace("1", "9"), apply_to_similar=False)
     with pytest.raises(NotFound):
-        await budgets.set_budget(world.deps, ALICE, FOOD.replace("1", "9"), Decimal(1))
+        await set_budget(world.deps, ALICE, FOOD.replace("1", "9"), Decimal(1))

@@ -30,7 +30,7 @@ async def deps(pool: Pool, make_settings: MakeSettings) -> Deps:
     return wire(pool, make_settings())
 
 
-async def told(tx: Tx, user: str, category_id: str, now: datetime) -> Draft:
+async def told(tx: Tx, user: str, now: datetime) -> Draft:
     budget = await tx.fetchval("SELECT monthly_budget FROM user_categories WHERE user_address = $1", user)
     return Draft(user, event_id("budget_update", user, budget), "budget_update", 1, {"budgets": [str(budget)]})
 

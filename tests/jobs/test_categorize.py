@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from handlers import categorizing
+from handlers import categories, categorizing
 from handlers.events import BY_NAME
 from handlers.rules.prompts import Answer, Candidate, Item
 from jobs import categorize
@@ -28,7 +28,7 @@ from store.records import TransactionRow
 from store.sealed import KeyRing
 from tests.conftest import MakeSettings
 from tests.factories import insert_transactions, make_address, make_hash, make_transaction
-from tests.handlers.ledger import make_deps, sign_in
+from tests.handlers.ledger import NOW, make_deps, sign_in
 from tests.jobs.models import ID, Loaded
 
 ALICE, BOB = make_address("alice"), make_address("bob")
@@ -293,7 +293,7 @@ async def test_what_the_user_taught_meanwhile_comes_before_every_model(stage: St
     ruled = await stage.spend(counterparty=cinema, memo="weekly stash")
     async with stage.pool.acquire() as conn:
         await budgets.save_memory(conn, ALICE, {(f"counterparty:{shop}", FUN): 1})
-        await budgets.make_rule(conn, ALICE, "memo", "stash", SAVINGS)
+        await categories.make_rule(conn, ALICE, "memo", "stash", SAVINGS, now=NOW)
     found = await stage.categorize()
     assert found == {known.id: (FUN, "history", "0.95"), ruled.id: (SAVINGS, "rule", "1.00")}
     assert local.asked == []
@@ -303,7 +303,7 @@ async def test_without_models_rules_and_history_decide_alone(stage: Stage) -> No
     ruled = await stage.spend(memo="weekly stash")
     await stage.spend(memo="pizza")
     async with stage.pool.acquire() as conn:
-        await budgets.make_rule(conn, ALICE, "memo", "stash", SAVINGS)
+        await categories.make_rule(conn, ALICE, "memo", "stash", SAVINGS, now=NOW)
     assert await stage.categorize() == {ruled.id: (SAVINGS, "rule", "1.00")}
 
 

@@ -32,8 +32,9 @@ async def test_budget_is_set_shown_told_and_removed(me: Client) -> None:
         "healthy",
     )
     assert (await me.get("/v1/snapshot")).json["budgets"] == [budget]
-    assert await told(me) == [("budget_update", (await told(me))[0][1])]
-    assert (await told(me))[0][1]["budgets"] == [budget]
+    (_, updated), (_, moved) = events = await told(me)
+    assert [event for event, _ in events] == ["category_updated", "budget_update"]
+    assert (updated["category"]["monthlyBudget"], moved["budgets"]) == ("100.50", [budget])
     (status,) = (await me.get("/v1/budgets/status")).json["data"]
     assert (status["budgetAmount"], status["spentAmount"], status["utilization"]) == ("100.50", "0.00", "0")
     assert 1 <= status["daysRemaining"] <= 31
