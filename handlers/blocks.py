@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Literal
 
 import orjson
@@ -16,6 +15,7 @@ import structlog
 
 from config import metrics
 from config.chains import Chain
+from config.settings import Settings
 from handlers import budgets
 from handlers.chain_events import ChainEvent, DecodedBlock, SpentFromBucket, TokenTransfer, WalletEvent
 from handlers.routes import dispatch
@@ -24,11 +24,12 @@ from handlers.rules.categorize import Subject
 from handlers.rules.ids import shown_name
 from handlers.rules.inbox import Inbox
 from handlers.rules.legs import Legs, join
-from handlers.rules.money import token_facts, usd_text
 from handlers.rules.periods import PERIOD, iso
+from handlers.rules.prices import Prices
 from handlers.rules.purse import Purse
 from handlers.spending import close_periods
 from store import cursors, ledger, log, memos, notifications, outbox, pushes, spending
+from store import prices as feeds
 from store.postgres import Tx, is_passing
 from store.records import Address, BlockRef, BucketRow, Cursor, Frame, Log, QuarantinedLog
 from store.sealed import KeyRing
@@ -55,6 +56,23 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What of the settings decides how a block is told, the same for every block."""
+
+    ring: KeyRing
+    """Opens memos."""
+    hold_s: float
+    """Pushes wait so long (s) for a device to show what they tell."""
+    cdn_url: str
+    """Prefixes icons."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Terms:
+        """The terms that the settings make."""
+        return cls(KeyRing.of(settings), settings.push_hold_s, settings.cdn_url)
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
     """What every step of one block needs; `counters` are the locked counter rows."""
 
@@ -67,9 +85,8 @@ class Setting:
     known: Mapping[Address, int | None]
     owners: Mapping[Address, Address | None]
     now: datetime
-    ring: KeyRing
-    hold_s: float
-    cdn_url: str
+    prices: Prices
+    terms: Terms
 
     @property
     def users(self) -> list[Address]:
@@ -88,13 +105,12 @@ async def apply(
     owners: Mapping[Address, Address | None],
     openings: Openings,
     now: datetime,
-    ring: KeyRing,
-    hold_s: float,
-    cdn_url: str,
+    prices: Prices,
+    terms: Terms,
 ) -> Committed:
     """Apply a block on top of `before`; the caller commits. Raises CursorMoved or ParentMismatch and writes nothing.
 
-    `ring` opens memos; pushes wait `hold_s` (s) for a device to show what they tell; `cdn_url` prefixes icons.
+    `prices` are those at the block; what was read for it is stored with it.
     """
     ref = BlockRef(block.number, block.hash)
     _check_parent(before, block)
@@ -107,10 +123,11 @@ async def apply(
     if block.events or due or openings:
         known = await _known_users(tx, chain, block.events, owners=owners, also=[*(b.user for b in due), *openings])
         legs = join(block.events)
-        setting = Setting(tx, chain, block, generation, legs, openings, known, owners, now, ring, hold_s, cdn_url)
+        setting = Setting(tx, chain, block, generation, legs, openings, known, owners, now, prices, terms)
         frames, rows, users = await _apply_events(setting, due)
     for refused in block.quarantined:
         await _quarantine(tx, chain, ref, refused)
+    await feeds.record(tx, chain.id, ref, prices.read)
     await cursors.count_rows(tx, chain.id, block.hash, rows)
     if rows:
         await request_persistence(tx, chain.id, ref)
@@ -255,6 +272,7 @@ async def _open_book(setting: Setting, events: Sequence[ChainEvent], openings: O
         buckets={row.bucket_id: row for row in buckets},
         balances=balances,
         now=setting.now,
+        prices=setting.prices,
         purses=purses,
         inboxes=inboxes,
     )
@@ -267,15 +285,15 @@ async def _open_purses(
     tx, chain_id = setting.tx, setting.chain.id
     moved = [event for event in events if isinstance(event, WalletEvent | TokenTransfer)]
     places = [(chain_id, event.tx_hash, event.n) for event in moved]
-    noted = await memos.for_transactions(tx, setting.ring, setting.users, {(chain_id, e.tx_hash) for e in moved})
+    noted = await memos.for_transactions(tx, setting.terms.ring, setting.users, {(chain_id, e.tx_hash) for e in moved})
     texts = noted.by_id(places)
-    asked: dict[Address, list[Subject]] = {}
+    asked: dict[Address, dict[str, Subject]] = {}
     transactions: list[tuple[Address, str]] = []
     for event in moved:
         key = f"{chain_id}:{event.tx_hash}:{event.n}"
         if isinstance(event, SpentFromBucket):
             memo = texts.get(event.user, {}).get(key)
-            asked.setdefault(event.user, []).append(_subject(setting.chain, event, memo))
+            asked.setdefault(event.user, {})[key] = _subject(setting, event, memo)
             transactions.append((event.user, key))
         elif isinstance(event, TokenTransfer):
             transactions += [(user, key) for user in (event.sender, event.recipient) if user in setting.known]
@@ -286,7 +304,7 @@ async def _open_purses(
         asked=asked,
         transactions=transactions,
         memos=texts,
-        cdn_url=setting.cdn_url,
+        cdn_url=setting.terms.cdn_url,
     )
     if not purses:
         return {}, {}
@@ -295,9 +313,8 @@ async def _open_purses(
     return purses, {user: Inbox(user, allowed[user], unread[user]) for user in purses}
 
 
-def _subject(chain: Chain, event: SpentFromBucket, memo: str | None) -> Subject:
-    _, decimals, is_usd = token_facts(chain, event.token)
-    usd = Decimal(usd_text(event.amount, decimals)) if is_usd and decimals is not None else None
+def _subject(setting: Setting, event: SpentFromBucket, memo: str | None) -> Subject:
+    usd = setting.prices.usd(setting.chain, event.token, event.amount)
     return Subject(event.recipient, shown_name(event.name), memo, usd)
 
 
@@ -338,7 +355,7 @@ async def _write(setting: Setting, book: Book) -> list[Frame]:
     counters = await log.lock(tx, (draft.user for draft in book.drafts))
     frames = await log.append(tx, counters, book.drafts, at=setting.now)
     intents = [intent for inbox in book.inboxes.values() for intent in inbox.intents]
-    await pushes.record(tx, intents, at=setting.now, hold_s=setting.hold_s)
+    await pushes.record(tx, intents, at=setting.now, hold_s=setting.terms.hold_s)
     return frames
 
 

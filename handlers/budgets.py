@@ -18,11 +18,12 @@ from handlers.rules.categorize import Assignment, Habits, Subject, features_of
 from handlers.rules.ids import event_id
 from handlers.rules.looks import Look, amounts_of, looks_of
 from handlers.rules.money import amount as token_amount
-from handlers.rules.money import dollars, token_facts, usd_text
+from handlers.rules.money import dollars
 from handlers.rules.month_budget import Figure, overrun, safe_per_day, status, utilization
 from handlers.rules.periods import is_due
+from handlers.rules.prices import Prices
 from handlers.rules.purse import Decided, Place, Purse, budgets_of
-from store import budgets, log, spending
+from store import budgets, log, prices, spending
 from store.budgets import AssignedRow, EdgeRow, PersonRow
 from store.postgres import Pool, Tx, frozen, in_transaction
 from store.records import Address, BalanceKey, Draft, Frame
@@ -36,15 +37,15 @@ async def load(
     users: Iterable[Address],
     *,
     at: datetime,
-    asked: Mapping[Address, Sequence[Subject]] | None = None,
+    asked: Mapping[Address, Mapping[str, Subject]] | None = None,
     transactions: Sequence[tuple[Address, str]] = (),
     memos: Mapping[Address, Mapping[str, str]] | None = None,
     cdn_url: str = "",
 ) -> dict[Address, Purse]:
     """Purses of the signed-in ones among these users, with the figures of the month that `at` lies in.
 
-    `cdn_url` prefixes icons, where categories are shown. `asked`: what is to be categorised, so that history is read
-    for it; `transactions`: (user, id) whose category may be known already.
+    `cdn_url` prefixes icons, where categories are shown. `asked`: what is to be categorised by transaction id, so that
+    history is read for it; `transactions`: (user, id) whose category may be known already.
     """
     people = await budgets.people(tx, users)
     if not people:
@@ -58,6 +59,9 @@ async def load(
     purses = {
         person.user: _purse(person, months[person.time_zone], looks, amounts, habits, memos or {}) for person in people
     }
+    for user, subjects in (asked or {}).items():
+        if user in purses:
+            purses[user].asked = subjects
     await _fill_figures(tx, purses)
     for row in await budgets.assigned(tx, [pair for pair in transactions if pair[0] in purses]):
         purses[row.user].decided[row.transaction_id] = _decided(row)
@@ -123,6 +127,7 @@ async def simulate(
         rows = await spending.buckets_of(tx, chain_id, [user])
         held = await spending.balances_of(tx, chain_id, [user])
         purse = await _own(tx, user, now)
+        newest = Prices(await prices.latest(tx))
     row = next((row for row in rows if bucket in (row.bucket_id, row.name)), None)
     if chain is None or row is None:
         raise NotFound("You have no bucket of this id or name on this chain.")
@@ -130,9 +135,7 @@ async def simulate(
     before = row.spent if started else 0
     after = replace(row, spent=before + amount, period_start=started or now)
     usd_token = chain.usd_token
-    _, decimals, is_usd = token_facts(chain, token)
-    usd = Decimal(usd_text(amount, decimals)) if is_usd and decimals is not None else None
-    impacts, _ = purse.spend(None, usd, at=now)
+    impacts, _ = purse.spend(None, newest.usd(chain, token, amount), at=now)
     balance = held.get(BalanceKey(user, chain_id, "bucket", row.wallet, row.bucket_id, token), 0)
     reasons = [
         *(["inactive"] if not row.active else []),
@@ -147,8 +150,8 @@ async def simulate(
             after, spent_before=before, now=now, decimals=usd_token.decimals if usd_token else None
         ),
         "budgets": impacts,
-        "balanceBefore": token_amount(chain, token, balance),
-        "balanceAfter": token_amount(chain, token, balance - amount),
+        "balanceBefore": token_amount(chain, token, balance, prices=newest),
+        "balanceAfter": token_amount(chain, token, balance - amount, prices=newest),
     }
 
 
@@ -212,9 +215,9 @@ async def _own(tx: Tx | Pool, user: Address, now: datetime) -> Purse:
 
 
 async def _habits(
-    tx: Tx | Pool, users: Sequence[Address], asked: Mapping[Address, Sequence[Subject]]
+    tx: Tx | Pool, users: Sequence[Address], asked: Mapping[Address, Mapping[str, Subject]]
 ) -> dict[Address, Habits]:
-    wanted = {user: features_of(asked[user]) for user in users if asked.get(user)}
+    wanted = {user: features_of(asked[user].values()) for user in users if asked.get(user)}
     if not wanted:
         return {}
     rules = await budgets.rules(tx, list(wanted))

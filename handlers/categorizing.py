@@ -130,7 +130,7 @@ def _by_month(choices: Iterable[Choice], subjects: dict[str, SubjectRow]) -> lis
 async def _open(
     tx: Tx, user: Address, subjects: Sequence[SubjectRow], *, at: datetime, now: datetime, cdn_url: str
 ) -> _Work | None:
-    asked = {user: [_subject(subject) for subject in subjects]}
+    asked = {user: {subject.id: _subject(subject) for subject in subjects}}
     ids = [(user, subject.id) for subject in subjects]
     purse = (await budgets.load(tx, [user], at=at, asked=asked, transactions=ids, cdn_url=cdn_url)).get(user)
     if purse is None:

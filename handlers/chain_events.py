@@ -194,10 +194,12 @@ class TokenTransfer(ChainEvent):
 
 @dataclass(frozen=True, slots=True)
 class Fee:
-    """Who paid a transaction's fee and how much (wei, L1 data fee included)."""
+    """Who paid a transaction's fee and how much (wei, L1 data fee included); gas, and its price in wei."""
 
     payer: Address
     wei: int
+    gas_used: int | None = None
+    gas_price: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from handlers.rules import wire
 from handlers.rules.categorize import Assignment
 from handlers.rules.heights import ChainHeights, heights
 from handlers.rules.looks import category_resource, looks_of
-from store import budgets, cursors, history, log, memos, spending
+from handlers.rules.prices import Prices
+from store import budgets, cursors, history, log, memos, prices, spending
 from store.history import Filters, Position
 from store.postgres import frozen
 from store.records import Address, BalanceKey, BucketRow, Cursor, Entry, TransactionRow
@@ -126,16 +127,17 @@ async def buckets(deps: Deps, user: Address, *, chain_id: int | None, after: str
     async with frozen(deps.pool) as tx:
         rows = await spending.buckets_of(tx, chain_id, [user])
         balances = await spending.balances_of(tx, chain_id, [user])
+        newest = Prices(await prices.latest(tx))
     wanted = sorted((row for row in rows if row.chain_id in deps.chains), key=lambda row: row.bucket_id)
     rest = [row for row in wanted if after is None or row.bucket_id > after]
     page = rest[:limit]
     more = page[-1].bucket_id if len(rest) > limit else None
-    return BucketPage([_bucket(deps, row, balances) for row in page], more)
+    return BucketPage([_bucket(deps, row, balances, prices=newest) for row in page], more)
 
 
-def _bucket(deps: Deps, row: BucketRow, balances: Mapping[BalanceKey, int]) -> Mapping[str, object]:
+def _bucket(deps: Deps, row: BucketRow, balances: Mapping[BalanceKey, int], *, prices: Prices) -> Mapping[str, object]:
     held = [(key.token, raw) for key, raw in balances.items() if key.bucket_id == row.bucket_id]
-    return wire.bucket(row, held, chain=deps.chains[row.chain_id])
+    return wire.bucket(row, held, chain=deps.chains[row.chain_id], prices=prices)
 
 
 async def events(deps: Deps, user: Address, *, epoch: str | None, after: int, limit: int) -> EventPage:

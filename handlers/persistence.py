@@ -85,6 +85,8 @@ def event(ledger: LedgerRow) -> TransactionEvent:
         token_address=row.token,
         recipient_address=(row.counterparty or "") if row.direction == "out" else "",
         fee_wei=row.fee_wei,
+        gas_used=row.gas_used,
+        gas_price_wei=row.gas_price,
         metadata=_metadata(row),
         version=ledger.version,
         is_deleted=int(not row.canonical),

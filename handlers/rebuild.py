@@ -20,6 +20,7 @@ from handlers.rules.book import Book
 from handlers.rules.ids import bucket_id, event_id, shown_name
 from handlers.rules.legs import Legs
 from handlers.rules.periods import is_due
+from handlers.rules.prices import NONE, Prices
 from store import ledger, log, rebuild, spending
 from store.postgres import Tx
 from store.records import Address, BalanceKey, BlockRef, BucketRow, Cursor, Draft, Frame, TransactionRow
@@ -34,8 +35,8 @@ class Replay:
     balances: dict[BalanceKey, int] = field(default_factory=dict)
     wallets: dict[Address, Address | None] = field(default_factory=dict)
 
-    def fold(self, block: DecodedBlock, registered: Iterable[Address]) -> Book:
-        """Apply one block; the book tells its rows and what it changed."""
+    def fold(self, block: DecodedBlock, registered: Iterable[Address], *, prices: Prices = NONE) -> Book:
+        """Apply one block at its prices; the book tells its rows and what it changed."""
         book = Book(
             chain=self.chain,
             block=block,
@@ -48,6 +49,7 @@ class Replay:
             buckets=self.buckets,
             balances=self.balances,
             now=block.time,
+            prices=prices,
         )
         for event in block.events:
             dispatch(book, event)
@@ -138,12 +140,19 @@ async def add_missing(tx: Tx, block: DecodedBlock, rows: Sequence[TransactionRow
 
 
 async def put_in_place(
-    tx: Tx, replay: Replay, later: Sequence[DecodedBlock], *, cursor: Cursor, added: Iterable[Address], now: datetime
+    tx: Tx,
+    replay: Replay,
+    later: Sequence[DecodedBlock],
+    *,
+    prices: Mapping[str, Prices],
+    cursor: Cursor,
+    added: Iterable[Address],
+    now: datetime,
 ) -> tuple[list[Frame], set[Address]]:
     """Make the state what the chain says, under the cursor's lock; returns what to publish, and who was told.
 
     `replay` stands at the finalized block, `later` are the blocks from there to the cursor: their pre-images are made
-    anew, so that a reorg right after this restores rebuilt state.
+    anew, so that a reorg right after this restores rebuilt state; `prices` are theirs by block hash.
     """
     users = await rebuild.owners(tx, replay.chain.id) | {b.user for b in replay.buckets.values()}
     users |= {key.user for key in replay.balances} | {e.user for b in later for e in b.events if hasattr(e, "user")}
@@ -154,7 +163,7 @@ async def put_in_place(
     rebuilt = set(added)
     for block in later:
         target.close_periods(block.time)
-        book = target.fold(block, users)
+        book = target.fold(block, users, prices=prices.get(block.hash, NONE))
         rebuilt.update(row.user for row in await add_missing(tx, block, book.rows))
     target.close_periods(cursor.block_time)
     changed = {user for user in held if state_of(user, was[0], was[1]) != target.of(user)}

@@ -28,8 +28,9 @@ from handlers.rules.ids import event_id
 from handlers.rules.inbox import told_id, unread_body
 from handlers.rules.month_budget import Figure
 from handlers.rules.notices import ALERT_KIND
+from handlers.rules.prices import Prices
 from handlers.rules.purse import Purse
-from store import cursors, ledger, log, notifications, pushes, spending
+from store import cursors, ledger, log, notifications, prices, pushes, spending
 from store.cursors import RevertedBlock
 from store.log import Told
 from store.postgres import Tx
@@ -45,11 +46,12 @@ class Restored:
     buckets: Mapping[str, BucketRow]
     balances: Mapping[BalanceKey, int]
     purses: Mapping[Address, Purse]
+    prices: Prices
     held: Mapping[str, list[tuple[Address, int]]] = field(default_factory=dict)
 
     def bucket_resource(self, row: BucketRow) -> dict[str, object]:
         """A bucket as it is again."""
-        return wire.bucket(row, self.held.get(row.bucket_id, ()), chain=self.chain)
+        return wire.bucket(row, self.held.get(row.bucket_id, ()), chain=self.chain, prices=self.prices)
 
 
 async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Committed:
@@ -64,6 +66,7 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
     told = await log.of_cause(tx, chain.id, cause)
     await ledger.restore_preimages(tx, chain.id, block.ref.hash)
     await ledger.revert(tx, chain.id, block.ref.hash)
+    await prices.revert(tx, chain.id, block.ref.hash)
     users = sorted(concerned)
     restored = _restored(
         chain,
@@ -71,6 +74,7 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
         await spending.buckets_of(tx, chain.id, users),
         await spending.balances_of(tx, chain.id, users),
         await budgets.load(tx, users, at=block.time),
+        Prices(await prices.latest(tx)),
     )
     drafts: list[Draft] = []
     for user in users:
@@ -97,12 +101,13 @@ def _restored(
     buckets: Iterable[BucketRow],
     balances: Mapping[BalanceKey, int],
     purses: Mapping[Address, Purse],
+    newest: Prices,
 ) -> Restored:
     held: dict[str, list[tuple[Address, int]]] = {}
     for key, raw in balances.items():
         if key.bucket_id:
             held.setdefault(key.bucket_id, []).append((key.token, raw))
-    return Restored(chain, block, {row.bucket_id: row for row in buckets}, balances, purses, held)
+    return Restored(chain, block, {row.bucket_id: row for row in buckets}, balances, purses, newest, held)
 
 
 async def _corrections(
@@ -227,7 +232,8 @@ def _balance(restored: Restored, user: Address, entry: Mapping[str, Any]) -> dic
         entry["bucketId"] or "",
         entry["amount"]["token"],
     )
-    return wire.balance(key, restored.balances.get(key, 0), chain=restored.chain, bucket=entry["bucket"])
+    raw = restored.balances.get(key, 0)
+    return wire.balance(key, raw, chain=restored.chain, bucket=entry["bucket"], prices=restored.prices)
 
 
 def _impact(restored: Restored, user: Address, entry: Mapping[str, Any]) -> dict[str, object] | None:

@@ -9,7 +9,8 @@ import orjson
 from handlers import budgets
 from handlers.deps import Deps
 from handlers.rules import wire
-from store import log, notifications, spending
+from handlers.rules.prices import Prices
+from store import log, notifications, prices, spending
 from store.postgres import frozen
 from store.records import Address
 
@@ -37,11 +38,13 @@ async def read(deps: Deps, user: Address) -> Snapshot:
         now = deps.now()
         purse = (await budgets.load(tx, [user], at=now)).get(user)
         unread = (await notifications.unread(tx, [user]))[user]
+        newest = Prices(await prices.latest(tx))
     body = wire.snapshot(
         seq=head.seq,
         buckets=buckets,
         balances=balances,
         chains=deps.chains,
+        prices=newest,
         budgets=purse.states(now) if purse else (),
         unread=unread,
     )

@@ -91,6 +91,9 @@ def transaction_row(row: asyncpg.Record) -> TransactionRow:
         counterparty=row["counterparty"],
         spender=row["spender"],
         fee_wei=None if row["fee_wei"] is None else int(row["fee_wei"]),
+        fee_usd=row["fee_usd"],
+        gas_used=row["gas_used"],
+        gas_price=None if row["gas_price"] is None else int(row["gas_price"]),
         canonical=row["canonical"],
     )
 
@@ -124,4 +127,7 @@ def _values(row: TransactionRow) -> tuple[object, ...]:
         row.counterparty,
         row.spender,
         None if row.fee_wei is None else str(row.fee_wei),
+        None if row.fee_usd is None else str(row.fee_usd),
+        row.gas_used,
+        None if row.gas_price is None else str(row.gas_price),
     )

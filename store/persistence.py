@@ -78,6 +78,8 @@ class TransactionEvent:
     token_address: Address
     recipient_address: str
     fee_wei: int | None
+    gas_used: int | None
+    gas_price_wei: int | None
     metadata: str
     version: int
     is_deleted: int

@@ -146,7 +146,7 @@ class BalanceKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TransactionRow:
-    """One ledger row of one user; amount in base units, fee in wei, usd exact or None."""
+    """One ledger row of one user; amount in base units, fee and gas price in wei, usd at its block or None."""
 
     user: Address
     chain_id: int
@@ -174,6 +174,9 @@ class TransactionRow:
     counterparty: str | None = None
     spender: str | None = None
     fee_wei: int | None = None
+    fee_usd: Decimal | None = None
+    gas_used: int | None = None
+    gas_price: int | None = None
     canonical: bool = True
 
     @property

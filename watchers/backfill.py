@@ -153,7 +153,9 @@ class Backfill:
                     return None
                 await registered_in(tx, self.chain, later)
                 mine = Replay.load(self.chain, replay.dump())
-                done = await put_in_place(tx, mine, later, cursor=cursor, added=self.added, now=self.deps.now())
+                done = await put_in_place(
+                    tx, mine, later, prices={}, cursor=cursor, added=self.added, now=self.deps.now()
+                )
                 await rebuild.forget_checkpoint(tx, self.chain.id)
                 return done
 

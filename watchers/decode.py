@@ -165,7 +165,7 @@ def _fees(events: Iterable[ChainEvent], receipts: Mapping[str, Receipt]) -> Mapp
             # CIP-64 counts the gas price in units of the fee token: that is not wei.
             if receipt.type != CIP64:
                 wei = receipt.gas_used * receipt.effective_gas_price + receipt.l1_fee
-                fees[event.tx_hash] = Fee(receipt.sender, wei)
+                fees[event.tx_hash] = Fee(receipt.sender, wei, receipt.gas_used, receipt.effective_gas_price)
     return fees
 
 

@@ -13,14 +13,14 @@ import structlog
 from config import keys, metrics
 from config.chains import Chain
 from handlers import blocks, reverts
-from handlers.blocks import Committed, Openings, ParentMismatch
+from handlers.blocks import Committed, Openings, ParentMismatch, Terms
 from handlers.chain_events import DecodedBlock, WalletEvent
 from handlers.deps import Deps
+from handlers.rules.prices import NONE, Prices
 from store import cursors, spending
 from store.cursors import CursorMoved
 from store.postgres import LOST, Connection, Tx, connect, retrying
 from store.records import Address, BlockRef, Cursor
-from store.sealed import KeyRing
 from watchers.decode import learn
 
 logger = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ class Ledger:
         self._deps = deps
         self._chain = chain
         self._conn = conn
-        self._ring = KeyRing.of(deps.settings)
+        self._terms = Terms.of(deps.settings)
         self._cursor: Cursor | None = None
         self._wallets: dict[Address, Address | None] = {}
 
@@ -71,7 +71,15 @@ class Ledger:
         waiting = await spending.pending_openings(self._conn, self._chain.id, limit=OPENINGS_PER_BLOCK)
         return sorted({*fresh, *waiting})
 
-    async def apply(self, block: DecodedBlock, *, head: int, finalized: int, openings: Openings | None = None) -> None:
+    async def apply(
+        self,
+        block: DecodedBlock,
+        *,
+        head: int,
+        finalized: int,
+        openings: Openings | None = None,
+        prices: Prices = NONE,
+    ) -> None:
         """Commit a block, then publish it. Raises WriterLost, ParentMismatch or one of store.postgres.LOST."""
         started = perf_counter()
         before = self._cursor
@@ -87,9 +95,8 @@ class Ledger:
                 owners=self._wallets,
                 openings=openings or {},
                 now=self._deps.now(),
-                ring=self._ring,
-                hold_s=self._deps.settings.push_hold_s,
-                cdn_url=self._deps.settings.cdn_url,
+                prices=prices,
+                terms=self._terms,
             )
 
         committed = await self._commit(body)

@@ -8,21 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from decimal import Decimal
 from typing import Literal
 
 from config.chains import Chain
-from handlers.chain_events import ChainEvent, DecodedBlock, TokenTransfer
+from handlers.chain_events import ChainEvent, DecodedBlock, Fee, TokenTransfer
 from handlers.events import BucketUpdate, NewTransaction, Resync
 from handlers.rules import wire
 from handlers.rules.ids import bucket_id, event_id, shown_name
 from handlers.rules.inbox import Inbox
 from handlers.rules.legs import Legs
-from handlers.rules.money import amount_text, token_facts, usd_text
+from handlers.rules.money import amount_text, token_facts
 from handlers.rules.notices import alert_draft, alert_notice, delegate_notice, received_notice
+from handlers.rules.prices import Prices
 from handlers.rules.purse import Alert, Decided, Purse, counts
 from store.notifications import Notice
 from store.records import (
+    ZERO_ADDRESS,
     AccountType,
     Address,
     BalanceKey,
@@ -70,6 +71,8 @@ class Book:
     balances: dict[BalanceKey, int]
     now: datetime
     """Time of the commit: nobody is alerted of a period that is over."""
+    prices: Prices
+    """At the block; of tokens that it does not touch, the newest known."""
     created_wallets: dict[Address, Address] = field(default_factory=dict)
     rows: list[TransactionRow] = field(default_factory=list)
     drafts: list[Draft] = field(default_factory=list)
@@ -270,7 +273,8 @@ class Book:
     def balance(self, key: BalanceKey) -> dict[str, object]:
         """One balance as it is now, for the wire."""
         bucket = self.buckets.get(key.bucket_id)
-        return wire.balance(key, self.balances.get(key, 0), chain=self.chain, bucket=bucket.name if bucket else None)
+        name = bucket.name if bucket else None
+        return wire.balance(key, self.balances.get(key, 0), chain=self.chain, bucket=name, prices=self.prices)
 
     def bucket_resource(self, row: BucketRow) -> dict[str, object]:
         """A bucket as it is now, for the wire."""
@@ -278,11 +282,12 @@ class Book:
             BalanceKey(row.user, row.chain_id, "bucket", row.wallet, row.bucket_id, token)
             for token in self.held.get(row.bucket_id, ())
         )
-        return wire.bucket(row, [(key.token, self.balances[key]) for key in keys], chain=self.chain)
+        held = [(key.token, self.balances[key]) for key in keys]
+        return wire.bucket(row, held, chain=self.chain, prices=self.prices)
 
     def _row(self, event: ChainEvent, user: Address, movement: Movement, *, role: Role) -> TransactionRow:
-        symbol, decimals, is_usd = token_facts(self.chain, movement.token)
-        usd = Decimal(usd_text(movement.amount, decimals)) if is_usd and decimals is not None else None
+        symbol, decimals = token_facts(self.chain, movement.token)
+        fee = self._fee(event, user)
         bucket, to_bucket = movement.bucket, movement.to_bucket
         return TransactionRow(
             user=user,
@@ -302,7 +307,7 @@ class Book:
             symbol=symbol,
             decimals=decimals,
             amount=movement.amount,
-            usd=usd,
+            usd=self.prices.usd(self.chain, movement.token, movement.amount),
             wallet=movement.wallet,
             bucket_id=bucket.bucket_id if bucket else None,
             bucket=bucket.name if bucket else None,
@@ -310,16 +315,19 @@ class Book:
             to_bucket=to_bucket.name if to_bucket else None,
             counterparty=movement.counterparty,
             spender=movement.spender,
-            fee_wei=self._fee(event, user),
+            fee_wei=fee.wei if fee else None,
+            fee_usd=self.prices.usd(self.chain, ZERO_ADDRESS, fee.wei) if fee else None,
+            gas_used=fee.gas_used if fee else None,
+            gas_price=fee.gas_price if fee else None,
         )
 
-    def _fee(self, event: ChainEvent, user: Address) -> int | None:
+    def _fee(self, event: ChainEvent, user: Address) -> Fee | None:
         """The transaction's fee, once, and only for the user who paid it."""
         fee = self.block.fees.get(event.tx_hash)
         if fee is None or fee.payer != user or event.tx_hash in self.paid:
             return None
         self.paid.add(event.tx_hash)
-        return fee.wei
+        return fee
 
     def _draft(
         self, user: Address, key: str, event: str, body: Mapping[str, object], *, transaction_id: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from config.chains import Chain
+from handlers.rules.prices import Prices
 from store.records import ZERO_ADDRESS, Address
 
 ETHER_DECIMALS = 18
@@ -14,8 +15,8 @@ USD_PLACES = 2
 RATIO_PLACES = 6
 
 
-def usd_text(raw: int, decimals: int) -> str:
-    """Exact dollars of a token that counts as 1 USD: `12500000, 6` is `12.50`."""
+def plain_text(raw: int, decimals: int) -> str:
+    """Base units as whole tokens, exact, with at least two places: `12500000, 6` is `12.50`."""
     sign, digits = ("-", -raw) if raw < 0 else ("", raw)
     text = str(digits).rjust(decimals + 1, "0")
     whole, fraction = (text[:-decimals], text[-decimals:]) if decimals else (text, "")
@@ -40,27 +41,35 @@ def ratio_text(part: int, whole: int) -> str | None:
     return sign + text[:-RATIO_PLACES] + ("." + fraction if fraction else "")
 
 
-def token_facts(chain: Chain, token: Address) -> tuple[str | None, int | None, bool]:
-    """Symbol, decimals and whether it counts as USD; (None, None, False) for a token the table doesn't list."""
+def token_facts(chain: Chain, token: Address) -> tuple[str | None, int | None]:
+    """Symbol and decimals; (None, None) for a token the table doesn't list."""
     listed = chain.token(token)
     if listed is not None:
-        return listed.symbol, listed.decimals, listed.price == "usd"
+        return listed.symbol, listed.decimals
     if token == ZERO_ADDRESS:
-        return "ETH", ETHER_DECIMALS, False
-    return None, None, False
+        return "ETH", ETHER_DECIMALS
+    return None, None
 
 
 def amount_text(chain: Chain, token: Address, raw: int) -> str:
     """An amount for people: `$12.50`, `0.5 WETH`, or base units of a token that isn't listed."""
-    symbol, decimals, is_usd = token_facts(chain, token)
+    symbol, decimals = token_facts(chain, token)
     if decimals is None:
         return f"{raw} base units of {token}"
-    plain = usd_text(raw, decimals)
-    return f"${plain}" if is_usd else f"{plain} {symbol}"
+    plain = plain_text(raw, decimals)
+    listed = chain.token(token)
+    return f"${plain}" if listed is not None and listed.price == "usd" else f"{plain} {symbol}"
 
 
-def amount(chain: Chain, token: Address, raw: int) -> dict[str, object]:
+def amount(chain: Chain, token: Address, raw: int, *, prices: Prices) -> dict[str, object]:
     """A token amount as it goes on the wire; `usd` is null when no price is known, never a guess."""
-    symbol, decimals, is_usd = token_facts(chain, token)
-    usd = usd_text(raw, decimals) if is_usd and decimals is not None else None
-    return {"raw": str(raw), "decimals": decimals, "symbol": symbol, "token": token, "usd": usd}
+    symbol, decimals = token_facts(chain, token)
+    return valued(raw, decimals, symbol=symbol, token=token, usd=prices.usd(chain, token, raw))
+
+
+def valued(
+    raw: int, decimals: int | None, *, symbol: str | None, token: Address, usd: Decimal | None
+) -> dict[str, object]:
+    """A token amount whose value is known already."""
+    shown = None if usd is None else dollars(usd)
+    return {"raw": str(raw), "decimals": decimals, "symbol": symbol, "token": token, "usd": shown}

@@ -72,6 +72,8 @@ class Purse:
     budgets: tuple[Budget, ...] = ()
     looks: Mapping[str, Look] = field(default_factory=dict)
     habits: Habits = field(default_factory=Habits)
+    asked: Mapping[str, Subject] = field(default_factory=dict)
+    """What is to be categorised, by transaction id."""
     decided: dict[str, Decided] = field(default_factory=dict)
     memos: Mapping[str, str] = field(default_factory=dict)
     figures: dict[str | None, Figure] = field(default_factory=dict)
@@ -86,9 +88,10 @@ class Purse:
     def categorize(self, row: TransactionRow) -> Decided | None:
         """The category that the transaction has, or gets now from rules or history."""
         known = self.decided.get(row.id)
-        if known is not None or row.type != "spend":
+        subject = self.asked.get(row.id)
+        if known is not None or subject is None:
             return known
-        found = assign(Subject(row.counterparty, row.bucket, self.memos.get(row.id), row.usd), self.habits)
+        found = assign(subject, self.habits)
         return None if found is None else self.decide(row.id, found)
 
     def decide(self, transaction_id: str, assignment: Assignment) -> Decided:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from config.chains import Chain
-from handlers.rules.money import amount, usd_text
+from handlers.rules.money import amount, token_facts, valued
 from handlers.rules.periods import iso, period_end
+from handlers.rules.prices import Prices
 from store.records import ZERO_ADDRESS, BalanceKey, BucketRow, TransactionRow
 
 Status = Literal["included", "confirmed", "finalized", "reverted"]
@@ -61,20 +62,22 @@ def transaction(
         "toBucket": row.to_bucket,
         "toBucketId": row.to_bucket_id,
         "category": category,
-        "fee": None if row.fee_wei is None else amount(chain, ZERO_ADDRESS, row.fee_wei),
+        "fee": None if row.fee_wei is None else _fee(row, row.fee_wei, chain),
         "memo": memo,
     }
 
 
 def _amount(row: TransactionRow) -> dict[str, object]:
-    # The price is the one of the block, kept on the row; the table may have changed since.
-    usd = None
-    if row.usd is not None:
-        usd = usd_text(row.amount, row.decimals) if row.decimals is not None else f"{row.usd:f}"
-    return {"raw": str(row.amount), "decimals": row.decimals, "symbol": row.symbol, "token": row.token, "usd": usd}
+    # The value is the one at the block, kept on the row: prices and table may have changed since.
+    return valued(row.amount, row.decimals, symbol=row.symbol, token=row.token, usd=row.usd)
 
 
-def balance(key: BalanceKey, raw: int, *, chain: Chain, bucket: str | None) -> dict[str, object]:
+def _fee(row: TransactionRow, wei: int, chain: Chain) -> dict[str, object]:
+    symbol, decimals = token_facts(chain, ZERO_ADDRESS)
+    return valued(wei, decimals, symbol=symbol, token=ZERO_ADDRESS, usd=row.fee_usd)
+
+
+def balance(key: BalanceKey, raw: int, *, chain: Chain, bucket: str | None, prices: Prices) -> dict[str, object]:
     """One entry of `balances` and `updatedBalances`; `bucket` is the shown name of the key's bucket."""
     return {
         "chainId": key.chain_id,
@@ -82,11 +85,11 @@ def balance(key: BalanceKey, raw: int, *, chain: Chain, bucket: str | None) -> d
         "wallet": key.wallet or None,
         "bucket": bucket,
         "bucketId": key.bucket_id or None,
-        "amount": amount(chain, key.token, raw),
+        "amount": amount(chain, key.token, raw, prices=prices),
     }
 
 
-def bucket(row: BucketRow, balances: Iterable[tuple[str, int]], *, chain: Chain) -> dict[str, object]:
+def bucket(row: BucketRow, balances: Iterable[tuple[str, int]], *, chain: Chain, prices: Prices) -> dict[str, object]:
     """A bucket resource; `balances` are (token, raw amount), zeros left out, in token order."""
     end = period_end(row.period_start)
     return {
@@ -100,7 +103,7 @@ def bucket(row: BucketRow, balances: Iterable[tuple[str, int]], *, chain: Chain)
         "spent": str(row.spent),
         "periodStart": iso(row.period_start) if row.period_start else None,
         "periodEnd": iso(end) if end else None,
-        "balances": [amount(chain, token, raw) for token, raw in sorted(balances) if raw != 0],
+        "balances": [amount(chain, token, raw, prices=prices) for token, raw in sorted(balances) if raw != 0],
         "delegates": sorted(row.delegates),
     }
 
@@ -111,10 +114,14 @@ def snapshot(
     buckets: Iterable[BucketRow],
     balances: Mapping[BalanceKey, int],
     chains: Mapping[int, Chain],
+    prices: Prices,
     budgets: Sequence[Mapping[str, object]] = (),
     unread: int = 0,
 ) -> dict[str, object]:
-    """Everything a client shows, as of log position `seq`. Rows of chains that left the table are left out."""
+    """Everything a client shows, as of log position `seq`, at the newest `prices`.
+
+    Rows of chains that left the table are left out.
+    """
     rows = sorted((row for row in buckets if row.chain_id in chains), key=lambda row: row.bucket_id)
     names = {row.bucket_id: row.name for row in rows}
     held: dict[str, list[tuple[str, int]]] = {}
@@ -125,9 +132,12 @@ def snapshot(
     return {
         "seq": seq,
         "balances": [
-            balance(key, raw, chain=chains[key.chain_id], bucket=names.get(key.bucket_id)) for key, raw in shown
+            balance(key, raw, chain=chains[key.chain_id], bucket=names.get(key.bucket_id), prices=prices)
+            for key, raw in shown
         ],
-        "buckets": [bucket(row, held.get(row.bucket_id, ()), chain=chains[row.chain_id]) for row in rows],
+        "buckets": [
+            bucket(row, held.get(row.bucket_id, ()), chain=chains[row.chain_id], prices=prices) for row in rows
+        ],
         "budgets": list(budgets),
         "positions": [],
         "goals": [],

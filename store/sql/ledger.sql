@@ -1,17 +1,18 @@
 -- record --
 INSERT INTO transactions (user_address, chain_id, block_hash, tx_hash, n, id, event_id, role, log_index, block_number,
                           block_time, type, account_type, direction, token, symbol, decimals, amount, usd, wallet,
-                          bucket_id, bucket, to_bucket_id, to_bucket, counterparty, spender, fee_wei)
+                          bucket_id, bucket, to_bucket_id, to_bucket, counterparty, spender, fee_wei, fee_usd,
+                          gas_used, gas_price)
 SELECT user_address, chain_id, block_hash, tx_hash, n, id, event_id, role, log_index, block_number, block_time, type,
        account_type, direction, token, symbol, decimals, amount::numeric, usd::numeric, wallet, bucket_id, bucket,
-       to_bucket_id, to_bucket, counterparty, spender, fee_wei::numeric
+       to_bucket_id, to_bucket, counterparty, spender, fee_wei::numeric, fee_usd::numeric, gas_used, gas_price::numeric
 FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::text[], $9::int[],
             $10::bigint[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[],
             $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[],
-            $25::text[], $26::text[], $27::text[])
+            $25::text[], $26::text[], $27::text[], $28::text[], $29::bigint[], $30::text[])
      AS t (user_address, chain_id, block_hash, tx_hash, n, id, event_id, role, log_index, block_number, block_time,
            type, account_type, direction, token, symbol, decimals, amount, usd, wallet, bucket_id, bucket,
-           to_bucket_id, to_bucket, counterparty, spender, fee_wei)
+           to_bucket_id, to_bucket, counterparty, spender, fee_wei, fee_usd, gas_used, gas_price)
 ON CONFLICT (user_address, chain_id, block_hash, tx_hash, n) DO UPDATE SET
     canonical = true, event_id = excluded.event_id, version = nextval('ledger_version'), updated_at = now()
 WHERE NOT transactions.canonical

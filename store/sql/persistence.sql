@@ -5,7 +5,7 @@ SELECT revision FROM blocks WHERE chain_id = $1 AND hash = $2
 -- Canonical and reverted ones: what was taken back leaves a tombstone.
 SELECT user_address, chain_id, block_hash, tx_hash, n, event_id, role, canonical, log_index, block_number, block_time,
        type, account_type, direction, token, symbol, decimals, amount, usd, wallet, bucket_id, bucket, to_bucket_id,
-       to_bucket, counterparty, spender, fee_wei, version
+       to_bucket, counterparty, spender, fee_wei, fee_usd, gas_used, gas_price, version
 FROM transactions WHERE chain_id = $1 AND block_hash = $2
 ORDER BY user_address, tx_hash, n
 

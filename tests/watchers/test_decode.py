@@ -196,7 +196,10 @@ def test_spender_is_who_called_the_wallet_or_whose_operation_it_was(facts: dict[
 def test_fee_is_gas_and_l1_data_once_per_transaction_from_its_sender() -> None:
     block = read([deposited(), spent()], [spent()], [], receipts={0: {"l1_fee": 11}, 1: {"sender": BUNDLER}})
 
-    assert block.fees == {make_hash("tx", 0): Fee(ALICE, 150_011), make_hash("tx", 1): Fee(BUNDLER, 150_000)}
+    assert block.fees == {
+        make_hash("tx", 0): Fee(ALICE, 150_011, 50_000, 3),
+        make_hash("tx", 1): Fee(BUNDLER, 150_000, 50_000, 3),
+    }
 
 
 # Gas paid in a token (CIP-64)

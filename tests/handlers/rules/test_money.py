@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.chains import Feed, Token
-from handlers.rules.money import amount, ratio_text, usd_text
+from handlers.rules.money import amount, plain_text, ratio_text
+from handlers.rules.prices import NONE
 from store.records import ZERO_ADDRESS
 from tests.handlers.scripted import OTHER_TOKEN, USDC, make_chain
 
@@ -27,12 +28,12 @@ UINT256 = 2**256 - 1
     ],
 )
 def test_usd_is_exact_and_shows_cents(raw: int, decimals: int, text: str) -> None:
-    assert usd_text(raw, decimals) == text
+    assert plain_text(raw, decimals) == text
 
 
 @given(st.integers(-UINT256, UINT256), st.integers(0, 36))
-def test_usd_text_loses_no_digit(raw: int, decimals: int) -> None:
-    sign, digits, exponent = Decimal(usd_text(raw, decimals)).as_tuple()
+def test_plain_text_loses_no_digit(raw: int, decimals: int) -> None:
+    sign, digits, exponent = Decimal(plain_text(raw, decimals)).as_tuple()
     assert isinstance(exponent, int)
     value = int("".join(map(str, digits))) * (-1 if sign else 1)
     shift = decimals + exponent
@@ -59,13 +60,13 @@ def test_ratio_is_a_decimal_and_null_without_a_divisor(part: int, whole: int, te
 def test_token_without_a_price_has_no_usd_and_an_unlisted_one_no_decimals() -> None:
     priced = Token(OTHER_TOKEN, "WETH", 18, Feed("0x" + "fe" * 20, 8))
     chain = make_chain(tokens=(Token(USDC, "USDC", 6, "usd"), priced))
-    assert amount(chain, USDC, 5_000_000)["usd"] == "5.00"
-    assert amount(chain, OTHER_TOKEN, 10**18)["usd"] is None
-    assert amount(chain, ZERO_ADDRESS, 1) == {
+    assert amount(chain, USDC, 5_000_000, prices=NONE)["usd"] == "5.00"
+    assert amount(chain, OTHER_TOKEN, 10**18, prices=NONE)["usd"] is None
+    assert amount(chain, ZERO_ADDRESS, 1, prices=NONE) == {
         "raw": "1",
         "decimals": 18,
         "symbol": "ETH",
         "token": ZERO_ADDRESS,
         "usd": None,
     }
-    assert amount(make_chain(), OTHER_TOKEN, 7)["decimals"] is None
+    assert amount(make_chain(), OTHER_TOKEN, 7, prices=NONE)["decimals"] is None
