@@ -48,7 +48,7 @@ def test_what_counts_as_a_dollar_is_never_rounded(raw: int) -> None:
     assert six is not None
     assert fine is not None
     with localcontext(prec=200):
-        assert (six * 10**6, fine * 10**27) == (raw, raw)
+        assert six * 10**6 == fine * 10**27 == Decimal(raw)
 
 
 @pytest.mark.parametrize("token", [OTHER_TOKEN, VAULT, ZERO_ADDRESS, "0x" + "99" * 20])
