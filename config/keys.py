@@ -51,3 +51,8 @@ def rate_limit(scope: str, subject: str) -> str:
 def ai_answer(name: str) -> str:
     """Key of what a language model answered; `name` hashes everything that was asked, and who asked."""
     return f"ai:{name}"
+
+
+def analytics_answer(address: str, version: int, name: str) -> str:
+    """Key of a finished analytics answer of one user, as of a persisted version of theirs."""
+    return f"answer:{address}:{version}:{name}"

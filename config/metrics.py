@@ -53,6 +53,8 @@ RATE_LIMITED = Counter("expendi_rate_limited", "Calls refused by a rate limit, b
 REQUESTS = Counter("expendi_requests", "REST requests, by route and status.", ["route", "status"])
 SIGN_INS = Counter("expendi_sign_ins", "Attempts to sign in, by outcome.", ["outcome"])
 
+ANSWERS = Counter("expendi_answers", "Analytics answers, by route and whether Redis had kept it.", ["route", "outcome"])
+
 SEALS_BROKEN = Counter("expendi_seals_broken", "Sealed fields read that no key opens, by purpose.", ["purpose"])
 
 AI_CALLS = Counter("expendi_ai_calls", "Calls of language models, by provider and outcome.", ["provider", "outcome"])

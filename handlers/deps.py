@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from config.chains import Chain
 from config.settings import Settings
 from store.postgres import Pool
+
+if TYPE_CHECKING:  # a watcher needs neither
+    from store.answers import Answers
+    from store.clickhouse import Analytics
 
 
 class Publisher(Protocol):
@@ -41,3 +45,12 @@ class Deps:
     pool: Pool
     publisher: Publisher
     now: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What analytics answers are made from: the truth, ClickHouse beside it, and Redis, which keeps answers."""
+
+    deps: Deps
+    analytics: Analytics
+    answers: Answers

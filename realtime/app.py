@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from handlers import audit, budgets, categorizing, history, notifications, snapshot
 from handlers.auth import SignatureCheck
 from handlers.commands import Command, MarkRead, SetCategory, SimulateSpend
-from handlers.deps import Deps
+from handlers.deps import Deps, Figures
 from handlers.rules.heights import ChainHeights
 from handlers.snapshot import Snapshot
 from realtime import ports, sockets
@@ -28,7 +28,9 @@ from realtime.rest.call import WEB, Web, Writes
 from realtime.rest.routes import ENDPOINTS
 from realtime.sockets import RealtimeServer
 from store import acks, log, sessions
+from store.answers import Answers
 from store.audit import Caller
+from store.clickhouse import Analytics
 from store.limits import Cells
 from store.objects import open_objects
 from store.records import Address, Entry, Head
@@ -58,6 +60,7 @@ def build(deps: Deps, redis: Client, signatures: SignatureCheck) -> web.Applicat
         writes=Writes(),
         openapi=document(ENDPOINTS),
         objects=open_objects(deps.settings),
+        figures=Figures(deps, Analytics(deps.settings.clickhouse_url), Answers(redis)),
     )
     for each in ENDPOINTS:
         app.router.add_route(each.method, each.path, each.handle)
@@ -88,6 +91,7 @@ async def _running(app: web.Application) -> AsyncIterator[None]:
     yield
     await app[WEB].writes.ended(timeout_s=WRITES_S)
     await app[WEB].objects.close()
+    await app[WEB].figures.analytics.close()
 
 
 async def _stop_sockets(app: web.Application) -> None:

@@ -18,6 +18,12 @@ READ_TIMEOUT_S = 10
 AWAY = (OperationalError, OSError, TimeoutError)
 """ClickHouse does not answer: the same step may be tried again later. An insert may have arrived all the same."""
 
+
+def is_away(error: BaseException) -> bool:
+    """Whether this is ClickHouse not answering, and nothing else."""
+    return isinstance(error, OperationalError)
+
+
 SETTINGS: Mapping[str, Any] = {
     # One insert is one part, durable and visible when it returns; newer servers batch by default.
     "async_insert": 0,

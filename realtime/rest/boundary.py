@@ -19,6 +19,7 @@ from aiohttp import web
 from config import metrics
 from handlers.errors import Internal, Invalid, MethodNotAllowed, NotFound, OriginRefused, Problem, TooLarge, Unavailable
 from realtime.rest.call import CALL, WEB, Call
+from store import clickhouse
 from store.audit import Caller
 from store.postgres import is_passing
 
@@ -34,6 +35,8 @@ CLIENT_CLOSED = 499
 """Status in our log of a request whose client went away; nobody receives it."""
 REQUEST_S = 15.0
 """Time one request may take (s): a database that hangs, or a body that never ends, must not hold it for ever."""
+ANALYTICS_S = 5.0
+"""When to ask again while ClickHouse is away (s): about what its restart takes."""
 PATH_MAX = 200
 """Characters of a path that are logged."""
 
@@ -126,6 +129,9 @@ def _problem_of(error: Exception) -> Problem:
         return _problem_of_http(error)
     if isinstance(error, web.RequestPayloadError):
         return Invalid("The body can't be read: its encoding or length is not what its headers say.")
+    if clickhouse.is_away(error):
+        logger.warning("analytics_away", error=repr(error)[:PATH_MAX])
+        return Unavailable("Analytics do not answer; try again in a moment. All else works.", retry_after_s=ANALYTICS_S)
     if is_passing(error):
         logger.warning("request_failed", error=repr(error))
         return Unavailable("The database does not answer; try again.", retry_after_s=1)

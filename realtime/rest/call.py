@@ -13,7 +13,7 @@ from aiohttp import web
 from yarl import URL
 
 from handlers.auth import SignatureCheck
-from handlers.deps import Deps
+from handlers.deps import Deps, Figures
 from handlers.errors import Unauthenticated
 from realtime.auth import Tokens
 from realtime.limits import Limiter, refused
@@ -76,6 +76,8 @@ class Web:
     writes: Writes
     openapi: bytes
     objects: Objects
+    figures: Figures
+    """What analytics routes read."""
 
 
 WEB: web.AppKey[Web] = web.AppKey("web", Web)
