@@ -20,6 +20,7 @@ from handlers.rules.looks import Look, amounts_of, looks_of
 from handlers.rules.money import amount as token_amount
 from handlers.rules.money import dollars
 from handlers.rules.month_budget import Figure, overrun, safe_per_day, status, utilization
+from handlers.rules.month_profile import profiles_of
 from handlers.rules.periods import is_due
 from handlers.rules.prices import Prices
 from handlers.rules.purse import Decided, Place, Purse, budgets_of
@@ -102,7 +103,7 @@ async def statuses(deps: Deps, user: Address) -> list[dict[str, object]]:
                 "spentAmount": dollars(spent),
                 "utilization": utilization(spent, budget.amount),
                 "daysRemaining": month.days_left(now),
-                "projectedOverrun": dollars(overrun(spent, budget.amount, month, now)),
+                "projectedOverrun": dollars(overrun(spent, budget.amount, month, now, purse.pace(budget, now))),
                 "safeToSpendPerDay": dollars(safe_per_day(spent, budget.amount, month, now)),
                 "status": status(spent, budget.amount),
                 "unpriced": purse.figure(budget).unpriced,
@@ -243,6 +244,7 @@ def _purse(
         habits=habits.get(person.user, Habits()),
         memos=memos.get(person.user, {}),
         month=month,
+        profiles=profiles_of(person.profiles),
     )
 
 

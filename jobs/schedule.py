@@ -18,7 +18,7 @@ from arq.cron import CronJob, cron
 from arq.typing import WorkerCoroutine
 
 from config import keys, metrics
-from handlers import budgets
+from handlers import budgets, month_profiles
 from jobs import digests, email, push
 from jobs.images import sweep_uploads
 from jobs.job import Tools
@@ -33,6 +33,8 @@ UNPERSISTED_S = 5.0
 UNPERSISTED_LIMIT = 1000
 MONTHS_AT_ONCE = 200
 """Users told of a new month between two looks at the clock."""
+PROFILES_AT_ONCE = 100
+"""Users whose months are read by one query: half a year of each."""
 PRUNE_BATCH = 2000
 """Rows deleted by one statement: few enough that nobody waits for its locks."""
 PRUNE_BUDGET_S = 10.0
@@ -58,6 +60,11 @@ class Periodic:
 async def begin_months(tools: Tools) -> int:
     """Tell users with a budget of their new month: well within a minute of its beginning."""
     return await _batches(lambda: budgets.begin_months(tools.deps, limit=MONTHS_AT_ONCE))
+
+
+async def learn_months(tools: Tools) -> int:
+    """Learn how months usually go, for users with a budget whose month has begun."""
+    return await _batches(lambda: month_profiles.learn(tools.deps, limit=PROFILES_AT_ONCE))
 
 
 async def ask_unpersisted(tools: Tools) -> int:
@@ -100,6 +107,7 @@ SCHEDULE = (
     Periodic("prune_mails", "slow", email.prune, timeout_s=20, minutes=frozenset({50})),
     Periodic("prune_pushes", "slow", push.prune, timeout_s=20, minutes=frozenset({45})),
     Periodic("begin_months", "quick", begin_months, timeout_s=20, seconds=frozenset({0, 20, 40})),
+    Periodic("learn_months", "slow", learn_months, timeout_s=20, minutes=frozenset(range(1, 60, 5))),
     Periodic("ask_unpersisted", "quick", ask_unpersisted, timeout_s=10, seconds=frozenset(range(0, 60, 5))),
     Periodic("prune_log", "slow", prune_log, timeout_s=20, minutes=frozenset(range(2, 60, 10))),
     Periodic("prune_sessions", "slow", prune_sessions, timeout_s=20, minutes=frozenset(range(4, 60, 10))),

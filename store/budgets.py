@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from store.postgres import Pool, Tx
@@ -26,6 +26,8 @@ class PersonRow:
     monthly_budget: Decimal | None
     has_habits: bool
     """Whether rules or history know anything of this user: nothing is looked up for those who taught nothing yet."""
+    profiles: Mapping[str, Sequence[Any]]
+    """How the user's months usually go, as stored (store/month_profiles.py); empty without a budget or history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class SubjectRow:
 async def people(tx: Tx | Pool, users: Iterable[Address]) -> list[PersonRow]:
     """The signed-in ones of these users."""
     rows = await tx.fetch(SQL["people"], list(users))
-    return [PersonRow(row[0], row[1], tuple(row[2]), row[3], row[4]) for row in rows]
+    return [PersonRow(row[0], row[1], tuple(row[2]), row[3], row[4], row[5] or {}) for row in rows]
 
 
 async def looks(tx: Tx | Pool, users: Sequence[Address]) -> tuple[list[CategoryRow], list[CustomRow]]:

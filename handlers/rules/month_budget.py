@@ -40,6 +40,16 @@ NOTHING = Figure()
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How a month usually goes (month_profile.py): the part of its spending that is done by now, and all of it."""
+
+    done: Decimal
+    """0 to 1."""
+    typical: Decimal
+    """Dollars."""
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """A monthly budget in dollars. 0 is a budget: nothing may be spent. `category_id` is None for the total."""
 
@@ -64,8 +74,15 @@ def utilization(spent: Decimal, budget: Decimal) -> str | None:
     return text or "0"
 
 
-def projected(spent: Decimal, month: Month, now: datetime) -> Decimal:
-    """What the month will have cost if spending goes on as it did (dollars); its first day counts as a whole one."""
+def projected(spent: Decimal, month: Month, now: datetime, pace: Pace | None = None) -> Decimal:
+    """What the month will have cost if spending goes on as it did (dollars); its first day counts as a whole one.
+
+    With a pace, what usually still comes is added to what was spent: so much of a month that lies between a typical
+    one and this one at its own pace, the nearer to this one the more of it is done.
+    """
+    if pace is not None:
+        left = 1 - pace.done
+        return spent + left * (left * pace.typical + spent)
     elapsed = min(max(now - month.start, DAY), month.length)
     return spent * Decimal(month.length // timedelta(seconds=1)) / Decimal(elapsed // timedelta(seconds=1))
 
@@ -75,18 +92,20 @@ def safe_per_day(spent: Decimal, budget: Decimal, month: Month, now: datetime) -
     return (max(Decimal(0), budget - spent) / month.days_left(now)).quantize(CENT, ROUND_DOWN)
 
 
-def overrun(spent: Decimal, budget: Decimal, month: Month, now: datetime) -> Decimal:
+def overrun(spent: Decimal, budget: Decimal, month: Month, now: datetime, pace: Pace | None = None) -> Decimal:
     """Dollars over the budget at the month's end at this pace (rounded to cents), 0 when it holds."""
-    return max(Decimal(0), projected(spent, month, now) - budget).quantize(CENT, ROUND_HALF_UP)
+    return max(Decimal(0), projected(spent, month, now, pace) - budget).quantize(CENT, ROUND_HALF_UP)
 
 
-def month_impact(budget: Budget, before: Figure, after: Figure, *, month: Month, now: datetime) -> dict[str, object]:
+def month_impact(
+    budget: Budget, before: Figure, after: Figure, *, month: Month, now: datetime, pace: Pace | None = None
+) -> dict[str, object]:
     """The `budgetImpact` entry of scope category or total, in dollars."""
     return state(budget, after, month) | {
         "spentBefore": dollars(before.spent),
         "spentAfter": dollars(after.spent),
         "safeToSpendPerDay": dollars(safe_per_day(after.spent, budget.amount, month, now)),
-        "projectedOverrun": dollars(overrun(after.spent, budget.amount, month, now)),
+        "projectedOverrun": dollars(overrun(after.spent, budget.amount, month, now, pace)),
     }
 
 

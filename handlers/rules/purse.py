@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -16,10 +16,12 @@ from handlers.rules.budget_impact import projected_spend
 from handlers.rules.calendar import Month, month_of
 from handlers.rules.categorize import Assignment, Habits, Subject, assign
 from handlers.rules.looks import Look, category_resource
-from handlers.rules.month_budget import Budget, Figure, month_impact, month_state, projected
+from handlers.rules.month_budget import Budget, Figure, Pace, month_impact, month_state, projected
+from handlers.rules.month_profile import Profile
 from handlers.rules.periods import PERIOD
 from store.records import Address, BucketRow, TransactionRow
 
+INSTANT = timedelta(microseconds=1)
 TOTAL = "total"
 """Subject of the total budget in the table of edges; category budgets have their category's id."""
 
@@ -79,6 +81,10 @@ class Purse:
     figures: dict[str | None, Figure] = field(default_factory=dict)
     """Spent in the month at hand by category; None: without one."""
     month: Month | None = None
+    profiles: Mapping[str | None, Profile] = field(default_factory=dict)
+    """How a month usually goes by category; None: all of them together."""
+    paces: dict[tuple[str | None, date], Pace | None] = field(default_factory=dict)
+    """What was made of profiles already: a block has many spends of one day."""
     edges: dict[Place, dict[str, Edge]] = field(default_factory=dict)
     newly_decided: dict[str, Decided] = field(default_factory=dict)
     changed_edges: dict[tuple[Place, str], Edge] = field(default_factory=dict)
@@ -129,7 +135,7 @@ class Purse:
         before = [self.figure(budget) for budget in touched]
         self.figures[category_id] = self.figures.get(category_id, Figure()).plus(usd)
         impacts = [
-            month_impact(budget, was, self.figure(budget), month=month, now=at)
+            month_impact(budget, was, self.figure(budget), month=month, now=at, pace=self.pace(budget, at))
             for budget, was in zip(touched, before, strict=True)
         ]
         return impacts, self.look_at(touched, at)
@@ -139,12 +145,24 @@ class Purse:
     ) -> list[dict[str, object]]:
         """What a change of category did to budgets."""
         month = self.month or month_of(at, self.zone)
-        return [month_impact(b, before[b], self.figure(b), month=month, now=at) for b in budgets]
+        return [month_impact(b, before[b], self.figure(b), month=month, now=at, pace=self.pace(b, at)) for b in budgets]
 
     def states(self, now: datetime) -> list[dict[str, object]]:
         """The user's budgets as the snapshot shows them."""
         month = self.month or month_of(now, self.zone)
         return [month_state(budget, self.figure(budget), month) for budget in self.budgets]
+
+    def pace(self, budget: Budget, now: datetime) -> Pace | None:
+        """How the month usually goes, as of the day that it is; None without enough history."""
+        profile = self.profiles.get(budget.category_id)
+        if profile is None:
+            return None
+        month = self.month or month_of(now, self.zone)
+        today = min(max(now, month.start), month.end - INSTANT).astimezone(self.zone).date()
+        key = budget.category_id, today
+        if key not in self.paces:
+            self.paces[key] = profile.pace(today)
+        return self.paces[key]
 
     # Alerts -----------------------------------------------------------------------------------------------------
 
@@ -170,7 +188,9 @@ class Purse:
         """A month budget at one moment."""
         month = self.month or month_of(now, self.zone)
         figure = self.figure(budget)
-        return Level(figure.spent, budget.amount, projected(figure.spent, month, now), month.start)
+        return Level(
+            figure.spent, budget.amount, projected(figure.spent, month, now, self.pace(budget, now)), month.start
+        )
 
     def fired(self, alert: Alert, event_id: str) -> None:
         """Remember the edges of an alert, told by this event."""

@@ -21,7 +21,7 @@ Timeframe = Literal["hour", "day", "week", "month", "year"]
 
 DEFAULT_PERIODS: Mapping[Timeframe, int] = {"hour": 48, "day": 30, "week": 12, "month": 12, "year": 5}
 """Periods that are told when nobody says from when: what a screen shows, the current one among them."""
-MOST_PERIODS: Mapping[Timeframe, int] = {"hour": 31 * 24, "day": 2 * 366, "week": 10 * 53, "month": 20 * 12, "year": 50}
+MOST_PERIODS: Mapping[Timeframe, int] = {"hour": 32 * 24, "day": 2 * 366, "week": 10 * 53, "month": 20 * 12, "year": 50}
 """Most periods of one answer: what a chart can still show, and what one query reads without others waiting."""
 EARLIEST, LATEST = datetime(1971, 1, 1, tzinfo=UTC), datetime(2199, 1, 1, tzinfo=UTC)
 """Bounds of every range: no chain is older, and no clock of ours is later."""
