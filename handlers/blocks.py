@@ -30,6 +30,7 @@ from handlers.rules.purse import Purse
 from handlers.spending import close_periods
 from store import cursors, ledger, log, memos, notifications, outbox, pushes, spending
 from store import prices as feeds
+from store.outbox import Wanted
 from store.postgres import Tx, is_passing
 from store.records import Address, BlockRef, BucketRow, Cursor, Frame, Log, QuarantinedLog
 from store.sealed import KeyRing
@@ -163,8 +164,12 @@ def block_message(
 
 
 async def request_persistence(tx: Tx, chain_id: int, ref: BlockRef) -> None:
-    """Ask for the block's rows to be persisted as they are once this transaction commits."""
-    await outbox.request(tx, "quick", "persist_block", {"chainId": chain_id, "number": ref.number, "hash": ref.hash})
+    """Ask for the block's rows to be persisted and indexed as they are once this transaction commits.
+
+    Two jobs, since search need not wait for ClickHouse; one statement, since the block waits for it.
+    """
+    args = {"chainId": chain_id, "number": ref.number, "hash": ref.hash}
+    await outbox.request_each(tx, [Wanted("quick", "persist_block", args), Wanted("quick", "index_block", args)])
 
 
 def _check_parent(before: Cursor | None, block: DecodedBlock) -> None:

@@ -10,11 +10,12 @@ from hashlib import sha256
 from typing import Any, Literal, Protocol
 from uuid import UUID, uuid4
 
+from config import keys
 from handlers.deps import Deps
 from handlers.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, PreconditionFailed
 from handlers.rules import category_tree
 from handlers.rules.category_tree import resource
-from store import categories, log
+from store import categories, log, outbox
 from store.categories import CategoryRow, Place, RulePlace, RuleRow
 from store.postgres import Tx, in_transaction
 from store.records import Address, Draft, Frame
@@ -71,10 +72,11 @@ class RulePage:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What a transaction did to one category, whether anyone sees it, and what else is to be told."""
+    """What a transaction did to one category, whether anyone sees it, by another name, and what else is to be told."""
 
     category_id: str
     seen: bool = True
+    renamed: bool = False
     also: Sequence[Draft] = ()
 
 
@@ -134,11 +136,14 @@ async def _changed(deps: Deps, user: Address, change: Callable[[Tx], Awaitable[_
         assert row is not None
         shown = resource(row, cdn_url=deps.settings.cdn_url)
         told = category_tree.updated(user, shown, counters[user].epoch, counters[user].seq)
+        if done.renamed:  # its transactions are found by its new name
+            await outbox.request(tx, "slow", "index_many", {"user": user, "category": done.category_id})
         drafts = [*([told] if done.seen else []), *done.also]
         return shown, await log.append(tx, counters, drafts, at=deps.now())
 
     shown, frames = await in_transaction(deps.pool, body)
     await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
+    await deps.publisher.wake(keys.JOBS_WAKE)
     return shown
 
 
@@ -196,7 +201,7 @@ async def _edit(
     after = replace(before, **changes)
     await _check_place(tx, user, after, known=True)
     await categories.update(tx, user, after)
-    return _Change(category_id, seen=after != before)
+    return _Change(category_id, seen=after != before, renamed=after.name != before.name)
 
 
 async def _delete(deps: Deps, user: Address, category_id: str, budget_changed: BudgetChanged, tx: Tx) -> _Change:
@@ -216,9 +221,10 @@ async def _prefer(
     before = await _active(tx, user, category_id)
     after = replace(before, **changes)
     await categories.set_preferences(tx, user, after)
+    renamed = after.custom_name != before.custom_name
     if after.monthly_budget == before.monthly_budget:
-        return _Change(category_id, seen=after != before)
-    return _Change(category_id, also=[await budget_changed(tx, user, deps.now())])
+        return _Change(category_id, seen=after != before, renamed=renamed)
+    return _Change(category_id, renamed=renamed, also=[await budget_changed(tx, user, deps.now())])
 
 
 async def _active(tx: Tx, user: Address, category_id: str) -> CategoryRow:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
+from config import keys
 from handlers import budgets, categories
 from handlers.deps import Deps
 from handlers.errors import NotFound
@@ -22,8 +23,9 @@ from handlers.rules.month_budget import NOTHING, Budget
 from handlers.rules.notices import alert_draft, alert_notice
 from handlers.rules.purse import Purse
 from store import budgets as rows
-from store import log, notifications, pushes
+from store import log, notifications, outbox, pushes
 from store.budgets import SubjectRow
+from store.outbox import Wanted
 from store.postgres import Tx, in_transaction
 from store.pushes import Intent
 from store.records import Address, Draft, Frame
@@ -57,8 +59,7 @@ async def assign(deps: Deps, user: Address, choices: Sequence[Choice]) -> int:
         frames, changed = await _assign(deps, tx, user, choices)
         return frames
 
-    frames = await in_transaction(deps.pool, body)
-    await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
+    await _publish(deps, await in_transaction(deps.pool, body))
     return changed
 
 
@@ -87,9 +88,13 @@ async def choose(deps: Deps, user: Address, transaction_id: str, category_id: st
         frames, changed = await _assign(deps, tx, user, choices)
         return frames
 
-    frames = await in_transaction(deps.pool, body)
-    await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
+    await _publish(deps, await in_transaction(deps.pool, body))
     return changed
+
+
+async def _publish(deps: Deps, frames: Sequence[Frame]) -> None:
+    await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
+    await deps.publisher.wake(keys.JOBS_WAKE)
 
 
 async def _assign(deps: Deps, tx: Tx, user: Address, choices: Sequence[Choice]) -> tuple[list[Frame], int]:
@@ -98,7 +103,7 @@ async def _assign(deps: Deps, tx: Tx, user: Address, choices: Sequence[Choice]) 
     subjects = await rows.subjects(tx, user, [choice.transaction_id for choice in choices])
     drafts: list[Draft] = []
     intents: list[Intent] = []
-    changed = 0
+    changed, moved = 0, set[tuple[int, str]]()
     for moment, group in _by_month(choices, subjects):
         asked = [subjects[choice.transaction_id] for choice in group]
         work = await _open(tx, user, asked, at=moment, now=now, cdn_url=deps.settings.cdn_url)
@@ -108,11 +113,16 @@ async def _assign(deps: Deps, tx: Tx, user: Address, choices: Sequence[Choice]) 
             told = work.apply(subjects[choice.transaction_id], choice)
             drafts += told
             changed += bool(told)
+            if told:
+                moved.add((subjects[choice.transaction_id].chain_id, subjects[choice.transaction_id].block_hash))
         await budgets.save(tx, [work.purse])
         await notifications.record(tx, work.inbox.kept)
         await rows.save_memory(tx, user, work.learned)
         drafts += await work.correct(tx)
         intents += work.inbox.intents
+    # Search finds them by their category, too. By block, so that a block full of them is one job.
+    asked_for = [Wanted("quick", "index_block", {"chainId": chain_id, "hash": block}) for chain_id, block in moved]
+    await outbox.request_each(tx, asked_for)
     frames = await log.append(tx, counters, drafts, at=now)
     await pushes.record(tx, intents, at=now, hold_s=deps.settings.push_hold_s)
     return frames, changed

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from config.chains import Chain
 from handlers.deps import Deps
 from handlers.errors import LogTruncated, NotFound
+from handlers.rules import search as search_rules
 from handlers.rules import wire
 from handlers.rules.categorize import Assignment
 from handlers.rules.heights import ChainHeights, heights
 from handlers.rules.looks import category_resource, looks_of
 from handlers.rules.prices import Prices
-from store import budgets, cursors, history, log, memos, prices, spending
+from store import budgets, cursors, history, log, memos, prices, search, spending
+from store.blind import Blind, Blinds
 from store.history import Filters, Position
 from store.postgres import frozen
 from store.records import Address, BalanceKey, BucketRow, Cursor, Entry, TransactionRow
 from store.sealed import KeyRing
+from store.search import Hits, Parts
 
 EVENTS_BYTES = 1024 * 1024
 """Payload bytes of one page of the log; at least one event fits."""
@@ -61,10 +64,28 @@ class ChainState:
     heights: ChainHeights | None
 
 
+async def narrowed(deps: Deps, user: Address, filters: Filters, q: str | None) -> Filters:
+    """Filters that leave what a text finds, too; None leaves everything. What says nothing finds nothing."""
+    if q is None:
+        return filters
+    asked = search_rules.query(q)
+    prefixes = asked.prefixes or None
+    if not asked.words:
+        return replace(filters, prefixes=prefixes, hits=None if prefixes else Hits((), ()))
+    blinds = Blinds.of(deps.settings).of_user(user)
+    hits = await search.find(deps.pool, user, [[_hashed(blind, word) for word in asked.words] for blind in blinds])
+    return replace(filters, prefixes=prefixes, hits=hits)
+
+
+def _hashed(blind: Blind, word: search_rules.Word) -> Parts:
+    return Parts(list(map(blind.number, word.exact)), list(map(blind.number, word.fuzzy)))
+
+
 async def transactions(
-    deps: Deps, user: Address, filters: Filters, *, below: Position | None, limit: int
+    deps: Deps, user: Address, filters: Filters, *, q: str | None = None, below: Position | None, limit: int
 ) -> TransactionPage:
-    """A user's transactions, newest first; those of chains that left the table are left out."""
+    """A user's transactions, newest first, with `q` those it finds; not those of chains that left the table."""
+    filters = await narrowed(deps, user, filters, q)
     rows = await history.transactions(deps.pool, user, filters, below=below, limit=limit + 1)
     page = rows[:limit]
     more = Position(page[-1].block_time, page[-1].id) if len(rows) > limit else None

@@ -37,6 +37,7 @@ async def note_transaction(deps: Deps, user: Address, transaction_id: str, memo:
             raise NotFound("You have no transaction of this id.")
         # Where the whole transaction has a note, an empty one here says that this row shows none.
         await _keep(deps, tx, key, memo, needed=bool(memo) or await memos.has_whole(tx, *key[:3]))
+        await _index(tx, key)
         if row.canonical:
             await _think_again(tx, user, transaction_id)
 
@@ -52,9 +53,12 @@ async def note_ahead(deps: Deps, user: Address, chain_id: int, tx_hash: str, mem
     if chain_id not in deps.chains:
         raise Invalid("This chain is not served here.", errors=[FieldError("/chainId", "is not one of /v1/chains")])
 
+    key: MemoKey = (user, chain_id, tx_hash, None)
+
     async def body(tx: Tx) -> None:
         await log.lock(tx, [user])
-        await _keep(deps, tx, (user, chain_id, tx_hash, None), memo, needed=bool(memo))
+        await _keep(deps, tx, key, memo, needed=bool(memo))
+        await _index(tx, key)
         for transaction_id in await memos.owned(tx, user, chain_id, tx_hash):
             await _think_again(tx, user, transaction_id)
 
@@ -67,6 +71,12 @@ async def _keep(deps: Deps, tx: Tx, key: MemoKey, memo: str, *, needed: bool) ->
         return await memos.delete(tx, key)
     sealed = KeyRing.of(deps.settings).seal(memo, purpose="memo", owner=key[0])
     return await memos.put(tx, key, sealed, at=deps.now())
+
+
+async def _index(tx: Tx, key: MemoKey) -> None:
+    """Let search find what is noted now; a transaction that is still to come brings its own request."""
+    user, chain_id, tx_hash, _ = key
+    await outbox.request(tx, "quick", "index_rows", {"user": user, "chainId": chain_id, "txHash": tx_hash})
 
 
 async def _think_again(tx: Tx, user: Address, transaction_id: str) -> None:

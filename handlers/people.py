@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import orjson
 from pydantic.alias_generators import to_camel
 
+from config import keys
 from handlers.deps import Deps
 from handlers.errors import Conflict, NotFound, PreconditionFailed, Unauthenticated
 from handlers.rules.money import dollars
 from handlers.rules.texts import masked_email
-from store import audit, log, people
+from store import audit, log, outbox, people
 from store.audit import AuditEntry, Caller
 from store.people import ContactRow, PersonRow
 from store.postgres import Tx, in_transaction
@@ -194,15 +195,30 @@ async def name_contact(deps: Deps, user: Address, address: Address, label: str) 
         _known(await people.lock_person(tx, user))  # one at a time, so that counting them counts
         if await people.count_contacts(tx, user, beside=address) >= CONTACTS_MAX:
             raise Conflict(f"You have {CONTACTS_MAX} contacts, which is the most; remove one first.")
-        return await people.put_contact(tx, user, address, label, at=deps.now())
+        row = await people.put_contact(tx, user, address, label, at=deps.now())
+        await _index(tx, user, payee=address)
+        return row
 
-    return await in_transaction(deps.pool, body)
+    named = await in_transaction(deps.pool, body)
+    await deps.publisher.wake(keys.JOBS_WAKE)
+    return named
 
 
 async def forget_contact(deps: Deps, user: Address, address: Address) -> None:
     """Forget what a user calls an address; raises NotFound when it had no name."""
-    if not await people.delete_contact(deps.pool, user, address):
-        raise NotFound("You have no contact of this address.")
+
+    async def body(tx: Tx) -> None:
+        if not await people.delete_contact(tx, user, address):
+            raise NotFound("You have no contact of this address.")
+        await _index(tx, user, payee=address)
+
+    await in_transaction(deps.pool, body)
+    await deps.publisher.wake(keys.JOBS_WAKE)
+
+
+async def _index(tx: Tx, user: Address, *, payee: Address) -> None:
+    """Let search find the payee's transactions by what it is called now."""
+    await outbox.request(tx, "quick", "index_rows", {"user": user, "payee": payee})
 
 
 def _named(row: ContactRow | None) -> ContactRow:

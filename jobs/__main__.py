@@ -26,6 +26,7 @@ from jobs.outbound.opening import opened_models
 from jobs.outbound.push import Push
 from jobs.persist import PERSIST_BLOCK
 from jobs.schedule import crons
+from jobs.search import INDEX_BLOCK, INDEX_MANY, INDEX_ROWS
 from jobs.worker import Worker
 from store import outbox
 from store.clickhouse import Analytics
@@ -36,7 +37,12 @@ from store.redis import open_redis
 
 log = structlog.get_logger(__name__)
 
-JOBS = (PERSIST_BLOCK, CATEGORIZE, CATEGORIZE_AGAIN, CATEGORY_IMAGE, FORGET_UPLOAD, FORGET_PICTURE)
+JOBS = (
+    PERSIST_BLOCK,
+    *(INDEX_BLOCK, INDEX_ROWS, INDEX_MANY),
+    *(CATEGORIZE, CATEGORIZE_AGAIN),
+    *(CATEGORY_IMAGE, FORGET_UPLOAD, FORGET_PICTURE),
+)
 """Every kind of job of the product."""
 
 PATIENCE_S = 5.0

@@ -87,6 +87,7 @@ class SubjectRow:
 
     id: str
     chain_id: int
+    block_hash: str
     cause: str
     block_time: datetime
     type: str
@@ -190,6 +191,7 @@ async def subjects(tx: Tx | Pool, user: Address, ids: Sequence[str]) -> dict[str
         found[row["id"]] = SubjectRow(
             id=row["id"],
             chain_id=row["chain_id"],
+            block_hash=row["block_hash"],
             cause=cause,
             block_time=row["block_time"],
             type=row["type"],

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from store.ledger import transaction_row
 from store.postgres import Pool, Tx
 from store.records import Address, TransactionRow
+from store.search import Hits
 from store.statements import load
 
 SQL = load("history")
@@ -29,7 +31,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """What a list is narrowed to; None: not. `bucket` is an id or a name, `q` lower-case text, usd bounds inclusive."""
+    """What a list is narrowed to; None: not. `bucket` is an id or a name, usd bounds are inclusive.
+
+    `prefixes` each begin the counterparty or the transaction hash; `hits` are what a search found.
+    """
 
     chain_ids: Sequence[int]
     types: Sequence[str] | None = None
@@ -41,7 +46,8 @@ class Filters:
     """Exclusive."""
     min_usd: Decimal | None = None
     max_usd: Decimal | None = None
-    q: str | None = None
+    prefixes: Sequence[str] | None = None
+    hits: Hits | None = None
     category: UUID | None = None
 
 
@@ -51,8 +57,9 @@ async def transactions(
     """A user's canonical transactions, newest first, from `below` on, at most `limit`."""
     end = Position(filters.until, "")  # every id is above '', so that `until` itself is out
     start = end if below is None else min(below, end, key=lambda position: (position.block_time, position.id))
+    few = filters.hits is not None and filters.hits.ids is not None
     rows = await conn.fetch(
-        SQL["transactions"],
+        SQL["transactions_among"] if few else SQL["transactions"],
         user,
         list(filters.chain_ids),
         None if filters.types is None else list(filters.types),
@@ -61,14 +68,19 @@ async def transactions(
         filters.token,
         filters.min_usd,
         filters.max_usd,
-        filters.q,
+        None if filters.prefixes is None else list(filters.prefixes),
         filters.since,
         start.block_time,
         start.id,
         limit,
         filters.category,
+        _found(filters.hits),
     )
     return [transaction_row(row) for row in rows]
+
+
+def _found(hits: Hits | None) -> list[Any] | None:
+    return None if hits is None else list(hits.texts if hits.ids is None else hits.ids)
 
 
 async def transaction(conn: Tx | Pool, user: Address, id_: str, *, chain_id: int) -> TransactionRow | None:

@@ -14,7 +14,7 @@ otherwise: run again. Either the request commits before `begin` (and the job see
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -77,6 +77,23 @@ async def request(tx: Tx, queue: str, job: str, args: Mapping[str, object]) -> N
     `queue` is one of Queue (the table refuses others), `args` a JSON object.
     """
     await tx.execute(SQL["request"], queue, job, dict(args))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A job to ask for; see `request`."""
+
+    queue: str
+    job: str
+    args: Mapping[str, object]
+
+
+async def request_each(tx: Tx, wanted: Sequence[Wanted]) -> None:
+    """Ask for several different jobs in one statement, without one for none."""
+    if not wanted:
+        return
+    columns = zip(*((each.queue, each.job, orjson.dumps(each.args).decode()) for each in wanted), strict=True)
+    await tx.execute(SQL["request_each"], *map(list, columns))
 
 
 async def due(conn: Tx | Pool, queue: Queue, *, older_than_s: float, limit: int) -> list[Due]:

@@ -92,7 +92,12 @@ async def transactions(
     min: Annotated[Usd | None, Query("Least amount in US dollars; leaves out what has no price.")] = None,  # noqa: A002 - the parameter's own name
     max: Annotated[Usd | None, Query("Largest amount in US dollars; leaves out what has no price.")] = None,  # noqa: A002 - the parameter's own name
     q: Annotated[
-        Word | None, Query("Beginning of a counterparty or transaction hash, or part of a bucket's name.")
+        Word | None,
+        Query(
+            "Words of a memo, a counterparty's label, a bucket or a category, in any order, letter case and accents "
+            "aside: parts of three characters on, or nearly so where nothing has the part itself; `0x…` is the "
+            "beginning of a counterparty's address or a transaction hash. All of it has to fit."
+        ),
     ] = None,
     category: Annotated[UUID | None, Query("Id of a category.")] = None,
     limit: Limit = DEFAULT_LIMIT,
@@ -113,14 +118,13 @@ async def transactions(
         until=until or END,
         min_usd=min,
         max_usd=max,
-        q=None if q is None else q.lower(),
         category=category,
     )
     below = None
     if cursor is not None:
         time, id_ = place_of(settings, "transactions", cursor)
         below = Position(datetime.fromisoformat(time), id_)
-    found = await history.transactions(call.deps, call.me.user, filters, below=below, limit=limit)
+    found = await history.transactions(call.deps, call.me.user, filters, q=q, below=below, limit=limit)
     following = None
     if found.next is not None:
         following = cursor_of(settings, "transactions", found.next.block_time.isoformat(), found.next.id)

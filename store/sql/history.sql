@@ -10,11 +10,37 @@ WHERE user_address = $1 AND canonical AND chain_id = ANY ($2::bigint[])
     AND ($5::text IS NULL OR $5 IN (bucket_id, to_bucket_id, bucket, to_bucket))
     AND ($6::text IS NULL OR token = $6)
     AND ($7::numeric IS NULL OR usd >= $7) AND ($8::numeric IS NULL OR usd <= $8)
-    AND ($9::text IS NULL OR starts_with(counterparty, $9) OR starts_with(tx_hash, $9)
-        OR strpos(lower(bucket), $9) > 0 OR strpos(lower(to_bucket), $9) > 0)
+    AND ($9::text[] IS NULL OR NOT EXISTS (
+        SELECT FROM unnest($9::text[]) AS p
+        WHERE NOT (starts_with(coalesce(counterparty, ''), p) OR starts_with(tx_hash, p))))
     AND ($14::uuid IS NULL OR EXISTS (
         SELECT FROM transaction_categories AS a
         WHERE a.user_address = $1 AND a.transaction_id = transactions.id AND a.category_id = $14))
+    AND ($15::bigint[] IS NULL OR EXISTS (
+        SELECT FROM search_rows AS s
+        WHERE s.user_address = $1 AND s.transaction_id = transactions.id AND s.text_id = ANY ($15::bigint[])))
+    AND block_time >= $10 AND (block_time, id) < ($11::timestamptz, $12::text)
+ORDER BY block_time DESC, id DESC LIMIT $13
+
+-- transactions_among --
+-- The same of a few transactions that a search found: fetched by their ids, not looked for.
+SELECT user_address, chain_id, block_hash, tx_hash, n, event_id, role, log_index, block_number, block_time, type,
+       account_type, direction, token, symbol, decimals, amount::text, usd, wallet, bucket_id, bucket, to_bucket_id,
+       to_bucket, counterparty, spender, fee_wei::text, canonical
+FROM transactions
+WHERE user_address = $1 AND canonical AND chain_id = ANY ($2::bigint[])
+    AND ($3::text[] IS NULL OR type = ANY ($3::text[]))
+    AND ($4::text IS NULL OR account_type = $4)
+    AND ($5::text IS NULL OR $5 IN (bucket_id, to_bucket_id, bucket, to_bucket))
+    AND ($6::text IS NULL OR token = $6)
+    AND ($7::numeric IS NULL OR usd >= $7) AND ($8::numeric IS NULL OR usd <= $8)
+    AND ($9::text[] IS NULL OR NOT EXISTS (
+        SELECT FROM unnest($9::text[]) AS p
+        WHERE NOT (starts_with(coalesce(counterparty, ''), p) OR starts_with(tx_hash, p))))
+    AND ($14::uuid IS NULL OR EXISTS (
+        SELECT FROM transaction_categories AS a
+        WHERE a.user_address = $1 AND a.transaction_id = transactions.id AND a.category_id = $14))
+    AND id = ANY ($15::text[])
     AND block_time >= $10 AND (block_time, id) < ($11::timestamptz, $12::text)
 ORDER BY block_time DESC, id DESC LIMIT $13
 

@@ -5,6 +5,13 @@ INSERT INTO outbox (queue, job, args) VALUES ($1, $2, $3)
 ON CONFLICT (job, args) DO UPDATE SET
     created_at = greatest(clock_timestamp(), outbox.created_at + interval '1 microsecond'), enqueued_at = NULL
 
+-- request_each --
+-- In one order for all writers, so that none waits for another in a circle.
+INSERT INTO outbox (queue, job, args)
+SELECT queue, job, args::jsonb FROM unnest($1::text[], $2::text[], $3::text[]) AS r (queue, job, args) ORDER BY job, args
+ON CONFLICT (job, args) DO UPDATE SET
+    created_at = greatest(clock_timestamp(), outbox.created_at + interval '1 microsecond'), enqueued_at = NULL
+
 -- due --
 SELECT id, job FROM outbox
 WHERE queue = $1 AND (enqueued_at IS NULL OR enqueued_at < now() - make_interval(secs => $2))

@@ -104,12 +104,14 @@ class Stage:
     async def work(self) -> int:
         """Run jobs until none is left; returns how many ran."""
         ran = 0
-        while (row := await self.pool.fetchrow("SELECT id, job FROM outbox LIMIT 1")) is not None:
+        ours = "SELECT id, job FROM outbox WHERE job NOT LIKE 'index%' LIMIT 1"  # search asks for its own
+        while (row := await self.pool.fetchrow(ours)) is not None:
             claim = await outbox.begin(self.pool, row["id"])
             assert claim is not None
             job = {each.name: each for each in (CATEGORIZE, CATEGORIZE_AGAIN)}[row["job"]]
             assert await job.run(self.tools, claim)
             ran += 1
+        await self.pool.execute("DELETE FROM outbox WHERE job LIKE 'index%'")
         return ran
 
     async def categorize(self) -> dict[str, tuple[str, str, str]]:

@@ -9,11 +9,16 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Any
 
+from config.settings import Settings
 from handlers.rules.ids import bucket_id, event_id
-from store import cursors, ledger, log, sessions, spending
+from handlers.search import write as write_index
+from store import cursors, ledger, log, search, sessions, spending
 from store.audit import Caller
+from store.blind import Blinds
 from store.postgres import Pool
 from store.records import BalanceKey, BlockRef, BucketRow, Draft, TransactionRow
+from store.sealed import KeyRing
+from store.search import BEFORE_ALL
 from tests.realtime.wiring import CHAIN, USDC
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -117,6 +122,15 @@ async def tell(pool: Pool, user: str, count: int, *, filler: str = "") -> None:
             for i in range(count)
         ]
         await log.append(conn, counters, drafts, at=START)
+
+
+async def index(pool: Pool, *users: str, **settings: Any) -> None:
+    """What the jobs of search do, for all that these users have."""
+    chosen = Settings(secret_key="k" * 32, **settings)
+    for user in users:
+        async with pool.acquire() as conn, conn.transaction():
+            wanted = await search.of_user(conn, user, after=BEFORE_ALL, limit=10_000)
+            await write_index(conn, wanted, ring=KeyRing.of(chosen), blinds=Blinds.of(chosen))
 
 
 CALLER = Caller("203.0.113.7", "Phone/1.0")

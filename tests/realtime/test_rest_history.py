@@ -9,7 +9,7 @@ import orjson
 from store import ledger, log
 from store.postgres import Pool
 from tests.conftest import MakeSettings
-from tests.realtime.rows import bucket, spend, stand, tell, time_of, write
+from tests.realtime.rows import bucket, index, spend, stand, tell, time_of, write
 from tests.realtime.served import Client, Got, serving
 from tests.realtime.wiring import CHAIN, OTHER_CHAIN, busy, wire
 
@@ -79,7 +79,10 @@ async def test_transactions_are_filtered(me: Client, pool: Pool) -> None:
     assert await blocks("token=0X" + spend(me.address, 1).token[2:].upper()) == [3, 2, 1]
     assert await blocks("min=12.5&max=12.50") == [2, 1]
     assert await blocks("min=12.500001") == []
+    await index(pool, me.address)
     assert await blocks("q=REN") == [2]
+    assert await blocks("q=groceries") == [3, 1]
+    assert await blocks("q=groceries&type=deposit") == [3]
     assert await blocks(f"from={quote(time_of(2).isoformat())}") == [3, 2]
     assert await blocks(f"from=2026-11-01T00:00:02Z&to={quote(time_of(3).isoformat())}") == [2, 1]
 

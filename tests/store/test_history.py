@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from store import history, ledger
+from store import history, ledger, search
 from store.history import Filters, Position
 from store.postgres import Pool
 from store.records import TransactionRow
+from store.search import Hits, Text
 from tests.realtime.rows import SHOP, hash_of, spend, stand, time_of, write
 from tests.realtime.wiring import CHAIN, OTHER_CHAIN, USDC
 
 USER, OTHER = "0x" + "11" * 20, "0x" + "22" * 20
 BOTH = (CHAIN.id, OTHER_CHAIN.id)
+ID_2, ID_4 = spend(USER, 2).id, spend(USER, 4).id
 
 
 async def listed(
@@ -78,13 +80,20 @@ async def test_someone_elses_transaction_is_not_found(pool: Pool) -> None:
         ({"min_usd": Decimal("12.5")}, [5, 4, 2, 1]),
         ({"min_usd": Decimal("12.51")}, [2]),
         ({"max_usd": Decimal("99.99")}, [5, 4, 1]),
-        ({"q": SHOP[:10]}, [5, 4, 2, 1]),
-        ({"q": "0x77"}, [3]),
-        ({"q": hash_of(CHAIN.id, 1, "tx")[:12]}, [1]),
-        ({"q": "ren"}, [4, 2]),
-        ({"q": "%"}, []),
-        ({"q": "_"}, []),
-        ({"types": ["spend"], "q": "rent", "since": time_of(4)}, [4]),
+        ({"prefixes": [SHOP[:10]]}, [5, 4, 2, 1]),
+        ({"prefixes": ["0x77"]}, [3]),
+        ({"prefixes": [hash_of(CHAIN.id, 1, "tx")[:12]]}, [1]),
+        ({"prefixes": [SHOP, hash_of(CHAIN.id, 1, "tx")]}, [1]),
+        ({"prefixes": ["0x77", SHOP]}, []),
+        ({"prefixes": ["%"]}, []),
+        ({"types": ["spend"], "bucket": "Rent", "prefixes": [SHOP[:4]], "since": time_of(5)}, []),
+        ({"hits": Hits((), ())}, []),
+        ({"hits": Hits([7], None)}, [4, 2]),
+        ({"hits": Hits([7, 8], None)}, [5, 4, 2]),
+        ({"hits": Hits([7], None), "types": ["spend"]}, [4]),
+        ({"hits": Hits([7], [ID_2, ID_4])}, [4, 2]),
+        ({"hits": Hits([7], [ID_2, ID_4]), "since": time_of(3)}, [4]),
+        ({"hits": Hits([7], [ID_2, ID_4]), "until": time_of(4)}, [2]),
     ],
 )
 async def test_filters(pool: Pool, filters: dict[str, Any], expected: list[int]) -> None:
@@ -96,6 +105,9 @@ async def test_filters(pool: Pool, filters: dict[str, Any], expected: list[int])
         spend(USER, 4, account_type="savings", to_bucket="Rent"),
         spend(USER, 5, chain_id=OTHER_CHAIN.id),
     )
+    async with pool.acquire() as conn, conn.transaction():
+        rows = {(USER, ID_2): 7, (USER, ID_4): 7, (USER, spend(USER, 5, chain_id=OTHER_CHAIN.id).id): 8}
+        await search.save(conn, [Text(USER, 7, "-", [1]), Text(USER, 8, "-", [1])], rows)
     assert [row.block_number for row in await listed(pool, **filters)] == expected
 
 
@@ -137,7 +149,7 @@ async def test_a_deep_page_enters_the_index_where_it_begins(pool: Pool) -> None:
         nothing = [None] * 7
         plan = await conn.fetch(
             f"EXPLAIN (ANALYZE) {history.SQL['transactions']}",
-            USER, list(BOTH), *nothing, history.BEGINNING, below.block_time, below.id, 10, None,
+            USER, list(BOTH), *nothing, history.BEGINNING, below.block_time, below.id, 10, None, None,
         )  # fmt: skip
     text = "\n".join(row[0] for row in plan)
     assert "transactions_history" in text

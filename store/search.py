@@ -1,0 +1,159 @@
+"""The search index: which text each transaction has, and by which parts a text is found. Parts come hashed.
+
+Whoever writes takes `lock` first, in the transaction that reads what is written: so the last writer has read last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+from zlib import crc32
+
+from store.postgres import Pool, Tx
+from store.records import Address
+from store.statements import load
+
+SQL = load("search")
+
+LOCKS = 64
+"""Locks that all users share."""
+FEW = 2000
+"""Transactions up to which a search fetches them by their ids; beyond, it walks the history and looks at each."""
+
+RowKey = tuple[Address, str]
+"""User and transaction id."""
+BEFORE_ALL: RowKey = ("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a transaction says beside its memo, which is sealed: None where it says nothing."""
+
+    user: Address
+    id: str
+    chain_id: int
+    tx_hash: str
+    n: int
+    role: str
+    bucket: str | None
+    to_bucket: str | None
+    label: str | None
+    category: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A distinct text of one user: its id, the key that hashed it, and the hashes of its parts."""
+
+    user: Address
+    id: int
+    key_id: str
+    grams: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A word that is looked for, hashed: parts that a text must have all, else parts of which half will do."""
+
+    exact: Sequence[int]
+    fuzzy: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What a search found: texts, and the transactions that have them where these are FEW."""
+
+    texts: Sequence[int]
+    ids: Sequence[str] | None
+
+
+async def lock(tx: Tx, users: Iterable[Address]) -> None:
+    """Let nobody else write these users' rows until the end of this transaction."""
+    await tx.execute(SQL["lock"], sorted({crc32(user.encode()) % LOCKS for user in users}))
+
+
+async def of_block(conn: Tx | Pool, chain_id: int, block_hash: str, *, after: RowKey, limit: int) -> list[RowKey]:
+    """Transactions of a block, reverted ones too, in order beyond `after`."""
+    return [tuple(row) for row in await conn.fetch(SQL["of_block"], chain_id, block_hash, *after, limit)]
+
+
+async def of_hash(
+    conn: Tx | Pool, user: Address, chain_id: int, tx_hash: str, *, after: RowKey, limit: int
+) -> list[RowKey]:
+    """A user's rows of one transaction of the chain, in order beyond `after`."""
+    return [tuple(row) for row in await conn.fetch(SQL["of_hash"], user, chain_id, tx_hash, after[1], limit)]
+
+
+async def of_payee(conn: Tx | Pool, user: Address, payee: Address, *, after: RowKey, limit: int) -> list[RowKey]:
+    """A user's transactions with one counterparty, in order beyond `after`."""
+    return [tuple(row) for row in await conn.fetch(SQL["of_payee"], user, payee, after[1], limit)]
+
+
+async def of_category(conn: Tx | Pool, user: Address, category_id: str, *, after: RowKey, limit: int) -> list[RowKey]:
+    """A user's transactions of one category, in order beyond `after`."""
+    return [tuple(row) for row in await conn.fetch(SQL["of_category"], user, UUID(category_id), after[1], limit)]
+
+
+async def of_user(conn: Tx | Pool, user: Address, *, after: RowKey, limit: int) -> list[RowKey]:
+    """All of a user's transactions, in order beyond `after`."""
+    return [tuple(row) for row in await conn.fetch(SQL["of_user"], user, after[1], limit)]
+
+
+async def users(conn: Tx | Pool, *, after: Address, limit: int) -> list[Address]:
+    """Users with a ledger in the order of their addresses, beyond `after` ('' is before all)."""
+    return [row["user_address"] for row in await conn.fetch(SQL["users"], after, limit)]
+
+
+async def sources(tx: Tx, keys: Sequence[RowKey]) -> list[Source]:
+    """What these transactions say now; those that no longer count are left out."""
+    if not keys:
+        return []
+    return [Source(*row) for row in await tx.fetch(SQL["sources"], *map(list, zip(*keys, strict=True)))]
+
+
+async def save(tx: Tx, texts: Iterable[Text], rows: Mapping[RowKey, int | None]) -> None:
+    """Say which text these transactions have (None: none), with those texts; texts that nobody has any more go."""
+    wanted = {(text.user, text.id): text for text in texts}
+    if wanted:
+        columns = [(t.user, t.id, t.key_id, "{" + ",".join(map(str, t.grams)) + "}") for t in wanted.values()]
+        await tx.execute(SQL["save_texts"], *map(list, zip(*columns, strict=True)))
+    if rows:
+        columns_ = [(user, id_, text) for (user, id_), text in rows.items()]
+        old = await tx.fetch(SQL["save_rows"], *map(list, zip(*columns_, strict=True)))
+        if old:
+            await tx.execute(SQL["forget_texts"], *map(list, zip(*(tuple(row) for row in old), strict=True)))
+
+
+async def find(conn: Tx | Pool, user: Address, asked: Sequence[Sequence[Parts]]) -> Hits:
+    """Texts of a user that have every word; `asked` holds the words once for each key that may have hashed them."""
+    known: set[int] = set()
+    for words in asked:
+        flat = [(at, part) for at, word in enumerate(words) for part in word.exact]
+        known |= {
+            row["word"] for row in await conn.fetch(SQL["known_words"], user, *map(list, zip(*flat, strict=True)))
+        }
+    found: list[int] = []
+    for words in asked:
+        found += await _texts(conn, user, words, known)
+    if not found:
+        return Hits((), ())
+    ids = [row["transaction_id"] for row in await conn.fetch(SQL["transactions_of"], user, found, FEW + 1)]
+    return Hits(found, None if len(ids) > FEW else ids)
+
+
+async def _texts(conn: Tx | Pool, user: Address, words: Sequence[Parts], known: set[int]) -> list[int]:
+    """Those hashed by one key; `known` words have to be there whole."""
+    whole = sorted({part for at, word in enumerate(words) if at in known for part in word.exact})
+    meant = [(at, part) for at, word in enumerate(words) if at not in known for part in word.fuzzy]
+    if any(at not in known and not word.fuzzy for at, word in enumerate(words)):
+        return []
+    if not meant:
+        return [row["id"] for row in await conn.fetch(SQL["texts_with"], user, whole)]
+    rows = await conn.fetch(SQL["texts_like"], user, whole, *map(list, zip(*meant, strict=True)))
+    return [row["id"] for row in rows]
+
+
+async def count_texts(conn: Tx | Pool, user: Address) -> int:
+    """How many distinct texts a user's transactions have."""
+    return int(await conn.fetchval(SQL["count_texts"], user))
