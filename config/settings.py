@@ -93,6 +93,9 @@ class Settings(BaseModel):
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port on which a watcher or worker serves its metrics on `host`; 0: none. Web has /metrics on its own port."""
 
+    v1_public: bool = False
+    """Whether the routes of the first front end (/api/…) answer for any address without a token, as they once did."""
+
     access_token_ttl_s: int = Field(default=900, ge=10)
     """Life of an access token (s): short, since a stolen one works until then."""
     refresh_token_ttl_s: int = Field(default=30 * 86400, ge=60)

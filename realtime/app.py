@@ -63,9 +63,9 @@ def build(deps: Deps, redis: Client, signatures: SignatureCheck) -> web.Applicat
         figures=Figures(deps, Analytics(deps.settings.clickhouse_url), Answers(redis)),
     )
     for each in ENDPOINTS:
-        app.router.add_route(each.method, each.path, each.handle)
+        app.router.add_route(each.method, each.pattern, each.handle)
         if each.method == "GET":
-            app.router.add_route("HEAD", each.path, each.handle)
+            app.router.add_route("HEAD", each.pattern, each.handle)
     app[SERVER] = sockets.build(
         app,
         Ports(

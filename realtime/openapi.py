@@ -21,7 +21,7 @@ from handlers.errors import (
     Unauthenticated,
     Unavailable,
 )
-from realtime.rest import once
+from realtime.rest import once, shapes
 from realtime.rest.api import JSON, Endpoint, Header, UnsupportedMediaType, Upload
 from realtime.rest.boundary import PROBLEM_TYPE
 from realtime.rest.upload import MULTIPART, NotMultipart
@@ -36,6 +36,8 @@ TAGS = {
     "categories": "Categories, their pictures, and the rules that lead to them.",
     "media": "Icons and pictures; public, since their names tell nothing.",
     "budgets": "Buckets and what they hold.",
+    "analytics": "Figures over a user's history.",
+    "v1": "What the first front end calls: its paths in any case, its shapes, `{success, data | error}`.",
     "notifications": "The inbox, what is wanted where, and the devices that are told by push.",
     "operations": "For operators.",
 }
@@ -103,7 +105,10 @@ _Schemas = dict[tuple[str, str], dict[str, Any]]
 
 def _schemas(endpoints: Iterable[Endpoint]) -> tuple[_Schemas, dict[str, Any]]:
     """Schema of every body and answer, by (operation, direction), and the components that they refer to."""
-    inputs: list[Any] = [("problem", "serialization", TypeAdapter(resources.Problem))]
+    inputs: list[Any] = [
+        ("problem", "serialization", TypeAdapter(resources.Problem)),
+        ("v1_refusal", "serialization", TypeAdapter(shapes.V1Refusal)),
+    ]
     for each in endpoints:
         if each.answers is not None:
             inputs.append((each.name, "serialization", TypeAdapter(each.answers)))
@@ -196,9 +201,15 @@ def _responses(each: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         responses[str(status)] = {
             "description": " / ".join(titles),
             "headers": _headers(["X-Request-Id", *(["Retry-After"] if status in {429, 503} else [])]),
-            "content": {PROBLEM_TYPE: {"schema": schemas["problem", "serialization"]}},
+            "content": _refusals(each, schemas),
         }
     return responses
+
+
+def _refusals(each: Endpoint, schemas: _Schemas) -> dict[str, Any]:
+    if each.is_v1:
+        return {JSON: {"schema": schemas["v1_refusal", "serialization"]}}
+    return {PROBLEM_TYPE: {"schema": schemas["problem", "serialization"]}}
 
 
 def _headers(names: Iterable[str]) -> dict[str, Any]:
@@ -207,7 +218,7 @@ def _headers(names: Iterable[str]) -> dict[str, Any]:
 
 def _problems(each: Endpoint) -> dict[int, list[str]]:
     classes: list[type[Problem]] = [Invalid, OriginRefused, Internal, Unavailable, *each.problems]
-    classes += [Unauthenticated] if each.access == "user" else []
+    classes += [Unauthenticated] if each.access != "public" else []
     classes += [RateLimited] if each.scope or each.tag == "auth" else []
     classes += [TooLarge, UnsupportedMediaType] if each.inputs.body is not None else []
     classes += [TooLarge, NotMultipart] if each.inputs.upload is not None else []

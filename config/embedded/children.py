@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -26,6 +28,8 @@ ROOT = Path(__file__).parents[2]
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.01
+_OWN_PORTS = range(20_000, 32_768)
+"""Below the ports that Linux gives to outgoing connections: one of those could take ours before its engine does."""
 _LISTEN, _LOOPBACK = "0A", "0100007F"  # as /proc/net/tcp writes the state and 127.0.0.1
 
 
@@ -98,11 +102,12 @@ def kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listens on right now, and that the kernel gives to nobody who asks for any."""
+    for port in random.sample(_OWN_PORTS, len(_OWN_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(f"no port between {_OWN_PORTS[0]} and {_OWN_PORTS[-1]} is free")
 
 
 def listens(pid: int, port: int) -> bool:

@@ -22,8 +22,11 @@ from realtime.rest import once, upload
 from realtime.rest.call import CALL, Answer, Call, Reply
 
 JSON = "application/json"
+V1 = "/api/"
+"""Where the routes begin that the first front end calls; their paths match in any case."""
 
-Access = Literal["public", "user"]
+Access = Literal["public", "known", "user"]
+"""Who may call: anyone; anyone, but who sends a token has to be signed in; those who are signed in."""
 Answered: TypeAlias = Answer | Mapping[str, object] | None
 Run: TypeAlias = Callable[..., Coroutine[Any, Any, Answered]]
 
@@ -110,10 +113,20 @@ class Endpoint:
     problems: Sequence[type[Problem]]
     run: Run
 
+    @property
+    def is_v1(self) -> bool:
+        """Whether it is for clients of the first front end: any case of path, refusals in its envelope."""
+        return self.path.startswith(V1)
+
+    @property
+    def pattern(self) -> str:
+        """The path as the router matches it."""
+        return _in_any_case(self.path) if self.is_v1 else self.path
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Check a request, run it and answer; raises Problem. This is what aiohttp's router calls."""
         call = request[CALL]
-        if self.access == "user":
+        if self.access == "user" or (self.access == "known" and bearer(request)):
             await call.sign_in(bearer(request))
         if self.scope is not None:
             await call.charge(self.scope, call.identity.user if call.identity else call.site)
@@ -169,6 +182,12 @@ class Endpoint:
             )
         values = {name: given.getall(name) if name in self.inputs.repeated else given[name] for name in given}
         return _checked(self.inputs.query, values, place="/query")
+
+
+def _in_any_case(path: str) -> str:
+    """A path whose fixed parts match without regard to case: aiohttp knows no such router."""
+    parts = path.strip("/").split("/")
+    return "".join(f"/{part}" if part[0] == "{" else f"/{{{part.replace('-', '_')}:(?i:{part})}}" for part in parts)
 
 
 def tag_of(body: bytes) -> str:

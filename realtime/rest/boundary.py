@@ -18,6 +18,7 @@ from aiohttp import web
 
 from config import metrics
 from handlers.errors import Internal, Invalid, MethodNotAllowed, NotFound, OriginRefused, Problem, TooLarge, Unavailable
+from realtime.rest.api import JSON, V1
 from realtime.rest.call import CALL, WEB, Call
 from store import clickhouse
 from store.audit import Caller
@@ -94,7 +95,8 @@ async def _answered(request: web.Request, handler: Handler, call: Call) -> web.S
             raise OriginRefused("Pages of this origin may not call us.")
         response = await _run(request, handler)
     except Exception as error:  # noqa: BLE001 - where a request's failure ends: logged, told without internals
-        response = problem_response(_problem_of(error), call.id, headers=_allow(error))
+        refuse = v1_refusal if request.path[: len(V1)].lower() == V1 else problem_response
+        response = refuse(_problem_of(error), call.id, headers=_allow(error))
     response.headers.update({**call.told, **SECURITY, "X-Request-Id": call.id})
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.add("Vary", "Origin")
@@ -113,12 +115,23 @@ async def _run(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def problem_response(problem: Problem, request_id: str, *, headers: Mapping[str, str] | None = None) -> web.Response:
     """A problem as an HTTP response."""
-    told = {"Content-Type": PROBLEM_TYPE, **(headers or {})}
+    return _refusal(problem, problem.body(request_id), PROBLEM_TYPE, headers or {})
+
+
+def v1_refusal(problem: Problem, request_id: str, *, headers: Mapping[str, str] | None = None) -> web.Response:  # noqa: ARG001 - its clients know no request id
+    """A problem in the envelope of the first front end, which looks for "not found" in the words of it."""
+    return _refusal(problem, {"success": False, "error": problem.detail}, JSON, headers or {})
+
+
+def _refusal(
+    problem: Problem, body: Mapping[str, object], content_type: str, headers: Mapping[str, str]
+) -> web.Response:
+    told = {"Content-Type": content_type, **headers}
     if problem.status == 401:
         told["WWW-Authenticate"] = "Bearer"
     if problem.retry_after_s is not None:
         told["Retry-After"] = str(max(1, round(problem.retry_after_s)))
-    return web.Response(status=problem.status, body=orjson.dumps(problem.body(request_id)), headers=told)
+    return web.Response(status=problem.status, body=orjson.dumps(body), headers=told)
 
 
 def _problem_of(error: Exception) -> Problem:

@@ -16,6 +16,8 @@ from realtime.rest import (
     operations,
     people,
     unsubscribe,
+    usage,
+    v1,
 )
 from realtime.rest.api import Endpoint
 
@@ -32,5 +34,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *notifications.ROUTES,
     *devices.ROUTES,
     *unsubscribe.ROUTES,
+    *usage.ROUTES,
+    *v1.ROUTES,
     *operations.ROUTES,
 )

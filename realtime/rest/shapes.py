@@ -17,6 +17,13 @@ class Listed(Resource):
     next_cursor: str | None
 
 
+class V1Refusal(Resource):
+    """A refusal in the envelope of the first front end."""
+
+    success: Literal[False]
+    error: str
+
+
 class User(Resource):
     """A registered user."""
 

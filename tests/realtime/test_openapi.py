@@ -14,6 +14,7 @@ from aiohttp import web
 from handlers.deps import Deps
 from handlers.rules.unsubscribe import PATH
 from realtime.app import build
+from realtime.rest.routes import ENDPOINTS
 from store.objects import open_objects
 from store.postgres import Pool
 from store.redis import open_redis
@@ -50,8 +51,9 @@ def operations() -> dict[tuple[str, str], dict[str, Any]]:
 async def test_every_route_is_documented_and_nothing_else(pool: Pool, make_settings: MakeSettings) -> None:
     redis = open_redis(make_settings().redis_url)
     app: web.Application = build(wire(pool, make_settings()), redis, signed_by_key)
+    paths = {re.sub(r":\(\?i:[^)]*\)", "", each.pattern): each.path for each in ENDPOINTS}
     served = {
-        (route.method, route.resource.canonical)
+        (route.method, paths[route.resource.canonical])
         for route in app.router.routes()
         if route.resource is not None and route.method != "HEAD" and "socket.io" not in route.resource.canonical
     }
@@ -120,6 +122,10 @@ async def fill(pool: Pool, address: str) -> str:
     await bucket(pool, address, b"Rent", holds=5)
     await tell(pool, address, 3)
     return rows[0].id
+
+
+def path_of_v1(path: str, me: Client) -> str:
+    return path.replace("{address}", me.address).replace("{chain}", CHAIN.name)
 
 
 def people_calls(me: Client, transaction_id: str) -> list[tuple[Client, str, str, Any]]:
@@ -224,6 +230,8 @@ async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_sett
             (me, "GET", "/v1/transactions", None),
             (me, "GET", f"/v1/transactions/{id_}", None),
             (me, "GET", "/v1/buckets", None),
+            (me, "GET", "/v1/analytics/buckets", None),
+            *((me, "GET", path_of_v1(each.path, me), None) for each in ENDPOINTS if each.is_v1),
             *people_calls(me, id_),
             *(await category_calls(anyone, me, deps)),
             *(await budget_calls(me, pool, id_)),
