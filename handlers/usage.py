@@ -12,10 +12,11 @@ from config.chains import Chain
 from handlers.deps import Deps
 from handlers.errors import Invalid, NotFound
 from handlers.rules import usage as rules
-from handlers.rules.money import dollars, ratio_text, token_facts, usd_text
+from handlers.rules.money import dollars, ratio_text
 from handlers.rules.periods import iso
+from handlers.rules.prices import Prices
 from handlers.rules.usage import Usage
-from store import cursors, spending, usage
+from store import cursors, prices, spending, usage
 from store.history import BEGINNING, END
 from store.postgres import frozen
 from store.records import Address, BalanceKey, BucketRow
@@ -78,10 +79,11 @@ async def read(
         held = await spending.balances_of(tx, chain_id, [user])
         found = await usage.by_bucket(tx, user, chain_id=chain_id, since=since, until=until)
         standing = await cursors.cursors(tx)
+        newest = Prices(await prices.latest(tx))
     now = deps.now()
     wanted = [row for row in rows if row.chain_id in deps.chains and bucket in (None, row.bucket_id, row.name)]
     usages = [
-        Usage(row, found.get(row.bucket_id), *_balance(deps.chains[row.chain_id], row, held), now)
+        Usage(row, found.get(row.bucket_id), *_balance(deps.chains[row.chain_id], row, held, newest), now)
         for row in sorted(wanted, key=lambda row: row.bucket_id)
     ]
     shown = {chain: cursor.number for chain, cursor in standing.items() if chain_id in (None, chain)}
@@ -208,17 +210,15 @@ def _ratio(percent: Decimal) -> str:
     return f"{percent.scaleb(-2).normalize():f}"
 
 
-def _balance(chain: Chain, row: BucketRow, held: Mapping[BalanceKey, int]) -> tuple[Decimal, int]:
+def _balance(chain: Chain, row: BucketRow, held: Mapping[BalanceKey, int], newest: Prices) -> tuple[Decimal, int]:
     """Dollars in a bucket, and how many tokens in it have no price."""
     total, unpriced = Decimal(0), 0
     for key, raw in held.items():
         if key.bucket_id != row.bucket_id or not raw:
             continue
-        _, decimals, is_usd = token_facts(chain, key.token)
-        if is_usd and decimals is not None:
-            total += Decimal(usd_text(raw, decimals))
-        else:
-            unpriced += 1
+        usd = newest.usd(chain, key.token, raw)
+        total += usd or 0
+        unpriced += usd is None
     return total, unpriced
 
 
