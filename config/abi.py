@@ -129,3 +129,13 @@ let a delegate's own contract book its spends under the owner's name."""
 
 BALANCE_OF: Final = "0x70a08231"
 """Selector of balanceOf(address)."""
+
+# Chainlink's feeds: a proxy over one aggregator a phase; a round's id has the phase in its bits from 64 on.
+LATEST_ROUND_DATA: Final = "0xfeaf968c"
+"""Selector of latestRoundData() -> (roundId, answer, startedAt, updatedAt, answeredInRound)."""
+GET_ROUND_DATA: Final = "0x9a6fc8f5"
+"""Selector of getRoundData(uint80), with the same answer."""
+PHASE_AGGREGATORS: Final = "0xc1597304"
+"""Selector of phaseAggregators(uint16), of a proxy."""
+LATEST_ROUND: Final = "0x668a0f02"
+"""Selector of latestRound(), of an aggregator."""

@@ -64,6 +64,8 @@ class Feed:
     feed: _Address
     decimals: _Decimals = 8
     """Decimals of the aggregator's answer; Chainlink's USD feeds have 8."""
+    heartbeat_s: Annotated[StrictInt, Field(ge=1)] = 90_000
+    """Age (s) from which an answer is stale and counts for nothing. Default: the usual day and an hour of grace."""
 
 
 _Price = Annotated[
@@ -122,6 +124,7 @@ class Chain:
     tokens: Annotated[tuple[Token, ...], Field(validation_alias="token")] = ()
     vaults: Annotated[tuple[Vault, ...], Field(validation_alias="vault")] = ()
     _by_address: Mapping[str, Token] = field(init=False, repr=False, compare=False)
+    _feeds: Mapping[str, Feed] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself within one row."""
@@ -130,10 +133,17 @@ class Chain:
         _refuse_twice("token", (token.address for token in self.tokens))
         _refuse_twice("vault", (vault.address for vault in self.vaults))
         object.__setattr__(self, "_by_address", {token.address: token for token in self.tokens})
+        feeds = {token.address: token.price for token in self.tokens if isinstance(token.price, Feed)}
+        object.__setattr__(self, "_feeds", feeds)
 
     def token(self, address: str) -> Token | None:
         """The listed token at a lower-case address."""
         return self._by_address.get(address)
+
+    @property
+    def feeds(self) -> Mapping[str, Feed]:
+        """Aggregators by the address of the token that they price."""
+        return self._feeds
 
     @property
     def usd_token(self) -> Token | None:

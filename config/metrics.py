@@ -27,6 +27,9 @@ LOGS_QUARANTINED = Counter(
     "expendi_logs_quarantined", "Logs set aside because applying them failed; each has its reason stored.", ["chain"]
 )
 RPC_ERRORS = Counter("expendi_rpc_errors", "JSON-RPC calls that failed, by kind of failure.", ["chain", "kind"])
+PRICES_REFUSED = Counter(
+    "expendi_prices_refused", "Answers of price feeds that counted for nothing, by reason.", ["chain", "reason"]
+)
 CHAIN_HEAD = Gauge("expendi_chain_head", "Newest block number the nodes have told.", ["chain"])
 CHAIN_CURSOR = Gauge("expendi_chain_cursor", "Newest block number that is committed.", ["chain"])
 CHAIN_LAG = Gauge("expendi_chain_lag_blocks", "Blocks between the head and the cursor.", ["chain"])

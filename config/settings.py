@@ -158,6 +158,9 @@ class Settings(BaseModel):
     """How often a chain is polled for its head (s) when its websocket is silent."""
     rpc_timeout_s: float = Field(default=10.0, gt=0)
     """Time one JSON-RPC call may take (s)."""
+    price_every_blocks: int = Field(default=150, ge=1)
+    """Blocks after which every price feed of a chain is read though nobody trades: balances show the newest price. 150:
+    5 minutes on Base, less than most feeds wait between two answers."""
 
     fcm_credentials: Path | None = None
     """Service account file (JSON) of the Firebase project that delivers pushes. Unset: none are sent."""

@@ -234,27 +234,45 @@ async def token_balances(
     rpc: Rpc, block: BlockRef, pairs: Sequence[tuple[Address, Address]]
 ) -> dict[tuple[Address, Address], int]:
     """BalanceOf for each (user, token) at the end of a block; a contract that is no token is left out."""
-    answers = await rpc.answers(_balance_calls(pairs, {"blockHash": block.hash}))
-    if any(isinstance(answer, RpcError) and _refuses_hash(answer) for answer in answers):
-        answers = await rpc.answers(_balance_calls(pairs, hex(block.number)))
-        if (await header_at(rpc, block.number)).hash != block.hash:
-            raise rpc.fault("null", f"block {block.number} was replaced", method="eth_call")
+    answers = await calls_at(rpc, block, [(token, abi.BALANCE_OF + "0" * 24 + user[2:]) for user, token in pairs])
     found: dict[tuple[Address, Address], int] = {}
     for pair, answer in zip(pairs, answers, strict=True):
-        if isinstance(answer, RpcError) and "revert" not in answer.detail.lower():
-            rpc.turn()
-            raise answer
-        if not isinstance(answer, str | RpcError):
-            # Left out, the address would open with nothing and stay wrong for good.
-            raise rpc.fault("null" if answer is None else "malformed", "no balance", method="eth_call")
-        if isinstance(answer, str) and len(answer) == len("0x") + 64:
+        if answer is not None and len(answer) == len("0x") + 64:
             with rpc.reading("eth_call"):
                 found[pair] = quantity(answer)
     return found
 
 
-def _balance_calls(pairs: Sequence[tuple[Address, Address]], block: str | Mapping[str, str]) -> list[Call]:
-    return [("eth_call", ({"to": token, "data": abi.BALANCE_OF + "0" * 24 + user[2:]}, block)) for user, token in pairs]
+async def calls_at(rpc: Rpc, block: BlockRef, calls: Sequence[tuple[Address, str]]) -> list[str | None]:
+    """What each (contract, calldata) answers at the end of a block (hex data), in batches; None where it reverts."""
+    answers = await rpc.answers(_eth_calls(calls, {"blockHash": block.hash}))
+    if any(isinstance(answer, RpcError) and _refuses_hash(answer) for answer in answers):
+        answers = await rpc.answers(_eth_calls(calls, hex(block.number)))
+        if (await header_at(rpc, block.number)).hash != block.hash:
+            raise rpc.fault("null", f"block {block.number} was replaced", method="eth_call")
+    return [_called(rpc, answer) for answer in answers]
+
+
+async def calls_now(rpc: Rpc, calls: Sequence[tuple[Address, str]]) -> list[str | None]:
+    """The same at the node's newest block."""
+    return [_called(rpc, answer) for answer in await rpc.answers(_eth_calls(calls, "latest"))]
+
+
+def _eth_calls(calls: Sequence[tuple[Address, str]], block: str | Mapping[str, str]) -> list[Call]:
+    return [("eth_call", ({"to": to, "data": data}, block)) for to, data in calls]
+
+
+def _called(rpc: Rpc, answer: Any) -> str | None:
+    if isinstance(answer, RpcError):
+        if "revert" in answer.detail.lower():
+            return None
+        rpc.turn()
+        raise answer
+    if answer is None:
+        # Taken for a contract's answer, it would stay wrong for good.
+        raise rpc.fault("null", "no answer", method="eth_call")
+    with rpc.reading("eth_call"):
+        return _data(answer)
 
 
 def _refuses_hash(error: RpcError) -> bool:

@@ -8,7 +8,7 @@ everyone concerned gets one `resync`. Stopped and started again, it goes on from
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from time import monotonic
@@ -19,6 +19,7 @@ from config.chains import Chain
 from handlers.chain_events import DecodedBlock
 from handlers.deps import Deps
 from handlers.rebuild import Replay, add_missing, put_in_place, registered_in
+from handlers.rules.prices import NONE, Prices, needed
 from store import cursors, rebuild
 from store.chain import heights
 from store.postgres import Tx, in_transaction
@@ -28,6 +29,7 @@ from store.rpc import Rpc
 from watchers.catchup import RangeSize, blocks_below
 from watchers.decode import decode
 from watchers.fetch import fetch_range, interest_in
+from watchers.prices import Feeds
 
 logger = structlog.get_logger(__name__)
 
@@ -68,15 +70,21 @@ class Backfill:
     rpc: Rpc
     first: int
     report: Callable[[Progress], None]
+    head: int = 0
     rows: int = 0
     added: set[Address] = field(default_factory=set)
+    _feeds: Feeds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._feeds = Feeds(self.chain, self.rpc, every_blocks=self.deps.settings.price_every_blocks)
 
     async def run(self, stop: asyncio.Event) -> Rebuilt | None:
         """Rebuild; None when told to stop before the end, to be gone on with later."""
         cursor = await cursors.cursor(self.deps.pool, self.chain.id)
         if cursor is None:
             raise NothingToRebuild(f"chain {self.chain.id} has no ledger yet: run a watcher first")
-        _, finalized = await heights(self.rpc, finality_depth=self.chain.finality_depth)
+        newest, finalized = await heights(self.rpc, finality_depth=self.chain.finality_depth)
+        self.head = newest.number
         through = min(finalized, cursor.number)
         replay, start = await self._take_up()
         if not await self._fold(replay, start, through, stop):
@@ -123,7 +131,9 @@ class Backfill:
             return [row.user for row in await add_missing(tx, block, book.rows)]
 
         # Folded between the transactions: one that is run again must not fold its block twice.
-        book = replay.fold(block, await in_transaction(self.deps.pool, register))
+        users = await in_transaction(self.deps.pool, register)
+        prices = await self._prices(block) if block.number >= self.first else NONE
+        book = replay.fold(block, users, prices=prices)
         if block.number < self.first:
             return
         added = await in_transaction(self.deps.pool, add)
@@ -142,11 +152,15 @@ class Backfill:
             if cursor is None or cursor.number < through:
                 raise NothingToRebuild(f"chain {self.chain.id}: the ledger went back below its finalized block")
             later = [block async for block in self._later(replay, through, cursor)]
+            prices = {block.hash: await self._prices(block) for block in later}
             if later and later[-1].hash != cursor.hash:
                 continue
 
             async def body(
-                tx: Tx, cursor: Cursor = cursor, later: Sequence[DecodedBlock] = later
+                tx: Tx,
+                cursor: Cursor = cursor,
+                later: Sequence[DecodedBlock] = later,
+                prices: Mapping[str, Prices] = prices,
             ) -> tuple[list[Frame], set[Address]] | None:
                 locked = await rebuild.lock_cursor(tx, self.chain.id)
                 if locked is None or locked.ref != cursor.ref:
@@ -154,7 +168,7 @@ class Backfill:
                 await registered_in(tx, self.chain, later)
                 mine = Replay.load(self.chain, replay.dump())
                 done = await put_in_place(
-                    tx, mine, later, prices={}, cursor=cursor, added=self.added, now=self.deps.now()
+                    tx, mine, later, prices=prices, cursor=cursor, added=self.added, now=self.deps.now()
                 )
                 await rebuild.forget_checkpoint(tx, self.chain.id)
                 return done
@@ -172,6 +186,11 @@ class Backfill:
                 decoded = self._decoded(block, ahead)
                 ahead.fold(decoded, ())
                 yield decoded
+
+    async def _prices(self, block: DecodedBlock) -> Prices:
+        """Prices at a block of what its wallet events move; those that are stored are the writer's."""
+        wanted = needed(self.chain, block, {}).certain
+        return NONE.at_block(self.chain.id, await self._feeds.read(block, wanted, head=self.head))
 
     def _decoded(self, block: Block, replay: Replay) -> DecodedBlock:
         return decode(block, _without_tokens(self.chain), replay.wallets)

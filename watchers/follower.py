@@ -6,7 +6,7 @@ Nothing here writes: the ledger (watchers/ingest.py) commits each block and tell
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Literal, Protocol, TypeAlias
 
@@ -16,6 +16,7 @@ from config import metrics
 from config.chains import Chain
 from handlers.chain_events import DecodedBlock
 from store.chain import Header, headers_at
+from store.prices import PriceRow
 from store.records import Address, Block, BlockRef, Cursor
 from store.rpc import Rpc, RpcError
 from watchers.balances import STATE_DEPTH, read_openings
@@ -24,6 +25,7 @@ from watchers.decode import decode
 from watchers.fetch import fetch, fetch_range, interest_in
 from watchers.heads import Heads
 from watchers.pacing import Backoff, rest
+from watchers.prices import Feeds
 from watchers.reorg import ReorgTooDeep, common_ancestor
 
 logger = structlog.get_logger(__name__)
@@ -51,6 +53,10 @@ class Ledger(Protocol):
         """Users whose wallet-scope balance opens with this block."""
         ...
 
+    async def to_price(self, block: DecodedBlock) -> Collection[Address]:
+        """Tokens whose price this block needs."""
+        ...
+
     async def apply(
         self,
         block: DecodedBlock,
@@ -58,8 +64,9 @@ class Ledger(Protocol):
         head: int,
         finalized: int,
         openings: Mapping[Address, Mapping[Address, int]] | None = None,
+        read: Sequence[PriceRow] = (),
     ) -> None:
-        """Commit the block, then publish it. `openings`: user -> token -> balanceOf at this block."""
+        """Commit the block, then publish it. `openings`: user -> token -> balanceOf at this block; `read`: prices."""
         ...
 
     async def revert(self) -> BlockRef:
@@ -95,7 +102,9 @@ def classify(tip: BlockRef, head: Header) -> Case:
 class Follower:
     """Moves one ledger along one chain. Every step leaves the ledger at a block of the chain, or raises."""
 
-    def __init__(self, chain: Chain, rpc: Rpc, ledger: Ledger, heads: Heads, stop: asyncio.Event) -> None:
+    def __init__(
+        self, chain: Chain, rpc: Rpc, ledger: Ledger, heads: Heads, stop: asyncio.Event, *, feeds: Feeds
+    ) -> None:
         self.chain = chain
         self.tip: BlockRef | None = None
         self.moved = False
@@ -104,6 +113,7 @@ class Follower:
         self._ledger = ledger
         self._heads = heads
         self._stop = stop
+        self._feeds = feeds
         self._interest = interest_in(chain)
         self._range_size = RangeSize()
         self._live = False
@@ -209,6 +219,7 @@ class Follower:
         depth = tip.number - ancestor.number
         logger.warning("reorg", chain=self.chain.id, depth=depth, ancestor=ancestor.number, was=tip.hash)
         metrics.of_chain(self.chain.id).reorg_depth.observe(depth)
+        self._feeds.forget()
         while tip.number > ancestor.number:
             self.tip = tip = await self._ledger.revert()
         return True
@@ -222,7 +233,8 @@ class Follower:
         if self._live and head - block.number <= STATE_DEPTH:
             users = await self._ledger.to_open(decoded)
             openings = await read_openings(self._rpc, self.chain, block.ref, users)
-        await self._ledger.apply(decoded, head=head, finalized=finalized, openings=openings)
+        read = await self._feeds.read(decoded, await self._ledger.to_price(decoded), head=head)
+        await self._ledger.apply(decoded, head=head, finalized=finalized, openings=openings, read=read)
         self.tip = block.ref
         self.moved = True
         self._told = (head, finalized)

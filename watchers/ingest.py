@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 from typing import TypeVar
@@ -16,10 +16,11 @@ from handlers import blocks, reverts
 from handlers.blocks import Committed, Openings, ParentMismatch, Terms
 from handlers.chain_events import DecodedBlock, WalletEvent
 from handlers.deps import Deps
-from handlers.rules.prices import NONE, Prices
-from store import cursors, spending
+from handlers.rules.prices import NONE, Prices, needed
+from store import cursors, prices, spending
 from store.cursors import CursorMoved
 from store.postgres import LOST, Connection, Tx, connect, retrying
+from store.prices import PriceRow
 from store.records import Address, BlockRef, Cursor
 from watchers.decode import learn
 
@@ -48,13 +49,15 @@ class Ledger:
         self._terms = Terms.of(deps.settings)
         self._cursor: Cursor | None = None
         self._wallets: dict[Address, Address | None] = {}
+        self._prices = NONE
 
     async def load(self) -> None:
-        """Read the cursor and the known wallets; called once the lock is held, and after every revert."""
+        """Read cursor, known wallets and newest prices; called once the lock is held, and after every revert."""
         self._cursor = await cursors.cursor(self._conn, self._chain.id)
         # A wallet of the table serves many: no factory's word makes it one user's.
         known = await spending.wallets_of_chain(self._conn, self._chain.id)
         self._wallets = known | dict.fromkeys(self._chain.wallets)
+        self._prices = Prices(await prices.latest(self._conn))
 
     async def cursor(self) -> Cursor | None:
         """Where the ledger stands; None before the first block."""
@@ -71,6 +74,12 @@ class Ledger:
         waiting = await spending.pending_openings(self._conn, self._chain.id, limit=OPENINGS_PER_BLOCK)
         return sorted({*fresh, *waiting})
 
+    async def to_price(self, block: DecodedBlock) -> Collection[Address]:
+        """Tokens whose price this block needs, of those that have a feed."""
+        wanted = needed(self._chain, block, self._wallets)
+        users = wanted.users
+        return wanted.tokens(await spending.registered(self._conn, self._chain.id, users) if users else ())
+
     async def apply(
         self,
         block: DecodedBlock,
@@ -78,11 +87,15 @@ class Ledger:
         head: int,
         finalized: int,
         openings: Openings | None = None,
-        prices: Prices = NONE,
+        read: Sequence[PriceRow] = (),
     ) -> None:
-        """Commit a block, then publish it. Raises WriterLost, ParentMismatch or one of store.postgres.LOST."""
+        """Commit a block with the prices read at it, then publish it.
+
+        Raises WriterLost, ParentMismatch or one of store.postgres.LOST.
+        """
         started = perf_counter()
         before = self._cursor
+        at_block = self._prices.at_block(self._chain.id, tuple(read))
 
         async def body(tx: Tx) -> Committed:
             return await blocks.apply(
@@ -95,12 +108,13 @@ class Ledger:
                 owners=self._wallets,
                 openings=openings or {},
                 now=self._deps.now(),
-                prices=prices,
+                prices=at_block,
                 terms=self._terms,
             )
 
         committed = await self._commit(body)
         self._cursor = Cursor(self._chain.id, block.number, block.hash, block.time, head, finalized)
+        self._prices = at_block
         for event in block.events:
             learn(self._wallets, event)
         self._measure(block, committed, seconds=perf_counter() - started)

@@ -19,6 +19,7 @@ from watchers.follower import Follower, Ledger, follow
 from watchers.heads import Heads
 from watchers.ingest import WriterLost
 from watchers.pacing import Backoff, rest
+from watchers.prices import Feeds
 from watchers.reorg import ReorgTooDeep
 
 logger = structlog.get_logger(__name__)
@@ -94,7 +95,8 @@ async def _write(watch: Watch, deps: Deps, session: aiohttp.ClientSession, ledge
     poll_s, timeout_s = settings.poll_interval_s, settings.rpc_timeout_s
     async with Heads(chain, rpc, session=session, poll_s=poll_s, timeout_s=timeout_s, stop=stop) as heads:
         watch.heads = heads
-        watch.follower = Follower(chain, rpc, ledger, heads, stop)
+        feeds = Feeds(chain, rpc, every_blocks=settings.price_every_blocks)
+        watch.follower = Follower(chain, rpc, ledger, heads, stop, feeds=feeds)
         await follow(watch.follower, heads, stop)
 
 

@@ -5,13 +5,14 @@ Two uses, one type: the prices at a block give ledger rows their value for good;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
 
 from config.chains import Chain
+from handlers.chain_events import ChainEvent, DecodedBlock, TokenTransfer, WalletEvent
 from store.prices import PriceRow
-from store.records import Address
+from store.records import ZERO_ADDRESS, Address
 
 USD_PLACES = 18
 """Places of a value that a feed or a share price gives, half to even beyond them: as many as the finest token has and
@@ -84,3 +85,55 @@ def rounded(usd: Decimal) -> Decimal:
     if isinstance(exponent, int) and exponent >= -USD_PLACES:
         return usd
     return EXACT.quantize(usd, Decimal(1).scaleb(-USD_PLACES))
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """Tokens whose feeds a block needs: for certain, and those of transfers if any of these users is registered."""
+
+    certain: frozenset[Address] = frozenset()
+    if_registered: Mapping[Address, frozenset[Address]] = field(default_factory=dict)
+
+    @property
+    def users(self) -> frozenset[Address]:
+        """Everyone of whom it has to be known whether they are registered."""
+        return frozenset().union(*self.if_registered.values())
+
+    def tokens(self, registered: Iterable[Address]) -> frozenset[Address]:
+        """All of them, once that is known."""
+        known = set(registered)
+        return self.certain | {token for token, users in self.if_registered.items() if users & known}
+
+
+def needed(chain: Chain, block: DecodedBlock, owners: Mapping[Address, Address | None]) -> Needed:
+    """What a block moves that has a feed, and the native coin where its users paid a fee.
+
+    A live block holds everybody's transfers of the listed tokens: those of strangers need no price.
+    """
+    if not chain.feeds:
+        return Needed()
+    certain: set[Address] = set()
+    if_registered: dict[Address, frozenset[Address]] = {}
+    for event in block.events:
+        users = _users(event, owners)
+        fee = block.fees.get(event.tx_hash)
+        moved = {_token(event)} | ({ZERO_ADDRESS} if fee is not None and fee.payer in users else set())
+        for token in chain.feeds.keys() & moved:
+            if isinstance(event, WalletEvent):
+                certain.add(token)
+            else:
+                if_registered[token] = if_registered.get(token, frozenset()) | users
+    unsure = {token: users for token, users in if_registered.items() if token not in certain}
+    return Needed(frozenset(certain), unsure)
+
+
+def _token(event: ChainEvent) -> Address | None:
+    found: Address | None = event.emitter if isinstance(event, TokenTransfer) else getattr(event, "token", None)
+    return found
+
+
+def _users(event: ChainEvent, owners: Mapping[Address, Address | None]) -> frozenset[Address]:
+    named: tuple[Address | None, ...] = (getattr(event, "user", None), getattr(event, "spender", None))
+    if isinstance(event, TokenTransfer):
+        named = (event.sender, event.recipient, owners.get(event.recipient))  # the owner of a wallet it is stranded in
+    return frozenset(user for user in named if user is not None)

@@ -8,10 +8,17 @@ from eth_utils.crypto import keccak
 
 from config import abi
 
+SELECTORS = {
+    "BALANCE_OF": "balanceOf(address)",
+    "LATEST_ROUND_DATA": "latestRoundData()",
+    "GET_ROUND_DATA": "getRoundData(uint80)",
+    "PHASE_AGGREGATORS": "phaseAggregators(uint16)",
+    "LATEST_ROUND": "latestRound()",
+}
 CONSTANTS = {
     name: value
     for name, value in vars(abi).items()
-    if name.isupper() and isinstance(value, str) and name != "BALANCE_OF"
+    if name.isupper() and isinstance(value, str) and name not in SELECTORS
 }
 
 
@@ -38,8 +45,9 @@ def test_each_event_is_believed_from_one_kind_of_contract() -> None:
     assert sorted(groups) == sorted(abi.SIGNATURES)
 
 
-def test_selector_is_the_hash_of_its_signature() -> None:
-    assert "0x" + keccak(text="balanceOf(address)")[:4].hex() == abi.BALANCE_OF
+@pytest.mark.parametrize("name", SELECTORS)
+def test_selector_is_the_hash_of_its_signature(name: str) -> None:
+    assert "0x" + keccak(text=SELECTORS[name])[:4].hex() == getattr(abi, name)
 
 
 @pytest.mark.parametrize(

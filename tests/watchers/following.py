@@ -18,6 +18,7 @@ from tests.watchers.ledger import FakeLedger
 from tests.watchers.node import ScriptedNode
 from watchers.follower import Follower, follow
 from watchers.heads import Heads
+from watchers.prices import Feeds
 
 
 @dataclass
@@ -51,13 +52,13 @@ class Run:
 
 @asynccontextmanager
 async def following(
-    chain: Chain, ledger: FakeLedger, *, poll_s: float = 0.02, timeout_s: float = 1
+    chain: Chain, ledger: FakeLedger, *, poll_s: float = 0.02, timeout_s: float = 1, every_blocks: int = 150
 ) -> AsyncIterator[Run]:
     stop = asyncio.Event()
     async with ClientSession() as session:
         rpc = Rpc(chain.rpc, timeout_s, session, chain_id=chain.id)
         async with Heads(chain, rpc, session=session, poll_s=poll_s, timeout_s=timeout_s, stop=stop) as heads:
-            follower = Follower(chain, rpc, ledger, heads, stop)
+            follower = Follower(chain, rpc, ledger, heads, stop, feeds=Feeds(chain, rpc, every_blocks=every_blocks))
             task = asyncio.create_task(follow(follower, heads, stop))
             run = Run(follower, heads, ledger, task, stop)
             try:

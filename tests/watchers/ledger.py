@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from config.chains import Chain
 from handlers.chain_events import ChainEvent, DecodedBlock
+from handlers.rules.prices import needed
+from store.prices import PriceRow
 from store.records import BlockRef, Cursor
 from watchers.decode import learn
 
@@ -21,6 +23,7 @@ class FakeLedger:
     blocks: list[DecodedBlock] = field(default_factory=list)
     history: list[int] = field(default_factory=list)
     openings: dict[int, Openings] = field(default_factory=dict)
+    prices: dict[tuple[int, str], PriceRow] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
     told: tuple[int, int] = (0, 0)
     """Head and finalized as told last."""
@@ -56,7 +59,19 @@ class FakeLedger:
     async def to_open(self, block: DecodedBlock) -> Sequence[str]:
         return tuple(self.waiting)
 
-    async def apply(self, block: DecodedBlock, *, head: int, finalized: int, openings: Openings | None = None) -> None:
+    async def to_price(self, block: DecodedBlock) -> frozenset[str]:
+        wanted = needed(self.chain, block, {})
+        return wanted.tokens(wanted.users)
+
+    async def apply(
+        self,
+        block: DecodedBlock,
+        *,
+        head: int,
+        finalized: int,
+        openings: Openings | None = None,
+        read: Sequence[PriceRow] = (),
+    ) -> None:
         self._maybe_fail()
         tip = self.tip
         assert tip is None or block.number > tip.number, "a block that is not ahead"
@@ -65,6 +80,7 @@ class FakeLedger:
         assert head >= block.number
         self.blocks.append(block)
         self.history.append(block.number)
+        self.prices.update({(block.number, row.token): row for row in read})
         self.told = (head, max(finalized, self.told[1]))
         if openings:
             self.openings[block.number] = openings

@@ -29,6 +29,7 @@ from watchers.fetch import fetch_range, interest_in
 from watchers.follower import Follower
 from watchers.heads import Heads
 from watchers.ingest import writer
+from watchers.prices import Feeds
 
 SHOP = person(99).address
 FINAL = 70
@@ -68,7 +69,8 @@ class Scene:
 
     async def _follow(self, chain: Chain, ledger: Any) -> None:
         heads = Heads(chain, self.rpc(), session=self.session, poll_s=1, timeout_s=10, stop=asyncio.Event())
-        follower = Follower(chain, self.rpc(), ledger, heads, asyncio.Event())
+        feeds = Feeds(chain, self.rpc(), every_blocks=150)
+        follower = Follower(chain, self.rpc(), ledger, heads, asyncio.Event(), feeds=feeds)
         await follower.load()
         await follower.advance(await heads.poll())
 

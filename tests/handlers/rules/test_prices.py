@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal, localcontext
 
 import pytest
@@ -7,10 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.chains import Feed, Token
-from handlers.rules.prices import NONE, Prices, Share, rounded
+from handlers.chain_events import ChainEvent, DecodedBlock, Fee
+from handlers.rules.prices import NONE, Prices, Share, needed, rounded
 from store.prices import PriceRow
 from store.records import ZERO_ADDRESS
-from tests.handlers.scripted import OTHER_TOKEN, USDC, make_chain
+from tests.handlers.scripted import (
+    ALICE,
+    BOB,
+    CAROL,
+    OTHER_TOKEN,
+    USDC,
+    WALLET,
+    Script,
+    deposit,
+    make_chain,
+    spend,
+    transfer,
+)
 
 UINT256 = 2**256 - 1
 VAULT = "0x" + "4a" * 20
@@ -87,3 +101,38 @@ def test_what_is_read_at_a_block_takes_the_place_of_what_was_known_also_when_it_
 @pytest.mark.parametrize(("text", "kept"), [("1.5", "1.5"), ("0." + "1" * 19, "0." + "1" * 18), ("1E+3", "1E+3")])
 def test_rounding_leaves_alone_what_has_no_more_places(text: str, kept: str) -> None:
     assert str(rounded(Decimal(text))) == kept
+
+
+def block(*events: ChainEvent, payer: str = ALICE) -> DecodedBlock:
+    made = Script().block(events)
+    return replace(made, fees={made.events[0].tx_hash: Fee(payer, 1)})
+
+
+@pytest.mark.parametrize(
+    ("made", "registered", "tokens"),
+    [
+        (block(deposit(ALICE, 1, token=OTHER_TOKEN), payer=BOB), (), {OTHER_TOKEN}),
+        (block(deposit(ALICE, 1)), (), {ZERO_ADDRESS}),  # the fee
+        (block(deposit(ALICE, 1), payer=BOB), (), set()),  # somebody else's fee
+        (block(spend(ALICE, "food", 1, spender=BOB), payer=BOB), (), {ZERO_ADDRESS}),
+        (block(transfer(BOB, CAROL, 1, token=OTHER_TOKEN), payer=BOB), (), set()),  # strangers
+        (block(transfer(BOB, CAROL, 1, token=OTHER_TOKEN), payer=BOB), (CAROL,), {OTHER_TOKEN, ZERO_ADDRESS}),
+        (block(transfer(BOB, CAROL, 1), payer=CAROL), (CAROL,), {ZERO_ADDRESS}),
+        (block(transfer(BOB, WALLET, 1, token=OTHER_TOKEN), payer=BOB), (ALICE,), {OTHER_TOKEN}),  # stranded
+        (
+            block(transfer(BOB, CAROL, 1, token=OTHER_TOKEN), deposit(ALICE, 1, token=OTHER_TOKEN)),
+            (),
+            {OTHER_TOKEN, ZERO_ADDRESS},
+        ),
+    ],
+)
+def test_block_needs_the_feeds_of_what_its_users_move_and_pay(
+    made: DecodedBlock, registered: tuple[str, ...], tokens: set[str]
+) -> None:
+    eth = Token(ZERO_ADDRESS, "ETH", 18, Feed("0x" + "ee" * 20, 8))
+    wanted = needed(replace(CHAIN, tokens=(*CHAIN.tokens, eth)), made, {WALLET: ALICE})
+    assert wanted.tokens(registered) == tokens
+
+
+def test_chain_without_feeds_needs_nothing() -> None:
+    assert needed(make_chain(), block(deposit(ALICE, 1, token=OTHER_TOKEN)), {}).tokens([ALICE]) == frozenset()
