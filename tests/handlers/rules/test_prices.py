@@ -118,7 +118,7 @@ def block(*events: ChainEvent, payer: str = ALICE) -> DecodedBlock:
         (block(transfer(BOB, CAROL, 1, token=OTHER_TOKEN), payer=BOB), (), set()),  # strangers
         (block(transfer(BOB, CAROL, 1, token=OTHER_TOKEN), payer=BOB), (CAROL,), {OTHER_TOKEN, ZERO_ADDRESS}),
         (block(transfer(BOB, CAROL, 1), payer=CAROL), (CAROL,), {ZERO_ADDRESS}),
-        (block(transfer(BOB, WALLET, 1, token=OTHER_TOKEN), payer=BOB), (ALICE,), {OTHER_TOKEN}),  # stranded
+        (block(transfer(CAROL, WALLET, 1, token=OTHER_TOKEN), payer=BOB), (ALICE,), {OTHER_TOKEN}),  # stranded
         (
             block(transfer(BOB, CAROL, 1, token=OTHER_TOKEN), deposit(ALICE, 1, token=OTHER_TOKEN)),
             (),
