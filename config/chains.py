@@ -115,6 +115,9 @@ class Chain:
     """Blocks on top of a transaction's block until it is shown as confirmed. 3 outlives the usual one-block reorg."""
     finality_depth: _Count = 64
     """Blocks after which a reorg is not believed and the watcher stops loudly. 64 is two epochs of Ethereum."""
+    lag_blocks: Annotated[StrictInt, Field(ge=1)] = 5
+    """Blocks that one of several nodes may be behind the others before they are asked instead. 5 outlives a slow block
+    at a load balancer; more for chains of several blocks a second."""
     wallets: tuple[_Address, ...] = ()
     """Wallet contracts that serve many users and come from no factory."""
     factories: tuple[_Address, ...] = ()

@@ -30,6 +30,23 @@ RPC_ERRORS = Counter("expendi_rpc_errors", "JSON-RPC calls that failed, by kind 
 PRICES_REFUSED = Counter(
     "expendi_prices_refused", "Answers of price feeds that counted for nothing, by reason.", ["chain", "reason"]
 )
+RPC_FAILOVERS = Counter(
+    "expendi_rpc_failovers", "Times a node was passed over for others, by reason.", ["chain", "reason"]
+)
+RPC_NODES = Gauge("expendi_rpc_nodes", "Nodes of the chain's row, by state: usable or put aside.", ["chain", "state"])
+RPC_NODE_LAG = Gauge("expendi_rpc_node_lag_blocks", "Blocks a node's head is behind its peers'.", ["chain", "node"])
+RPC_DISAGREEMENTS = Counter(
+    "expendi_rpc_disagreements", "Times nodes gave different blocks for one height, put to the vote.", ["chain"]
+)
+RPC_BATCHES_REFUSED = Counter("expendi_rpc_batches_refused", "Requests a node found to have too many calls.", ["chain"])
+EMPTY_LOGS = Counter(
+    "expendi_empty_logs",
+    "Blocks without logs though their bloom may say otherwise: repaired by a second look, or believed after it.",
+    ["chain", "outcome"],
+)
+HEADS_LOST = Counter("expendi_heads_lost", "Ends of the websocket for new heads, by reason.", ["chain", "reason"])
+CHAIN_STOPPED = Gauge("expendi_chain_stopped", "1 while the chain is stopped loudly, else 0.", ["chain"])
+CHAIN_FAILURES = Counter("expendi_chain_failures", "Times following a chain ended unexpectedly: a bug.", ["chain"])
 CHAIN_HEAD = Gauge("expendi_chain_head", "Newest block number the nodes have told.", ["chain"])
 CHAIN_CURSOR = Gauge("expendi_chain_cursor", "Newest block number that is committed.", ["chain"])
 CHAIN_LAG = Gauge("expendi_chain_lag_blocks", "Blocks between the head and the cursor.", ["chain"])

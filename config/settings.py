@@ -161,6 +161,12 @@ class Settings(BaseModel):
     price_every_blocks: int = Field(default=150, ge=1)
     """Blocks after which every price feed of a chain is read though nobody trades: balances show the newest price. 150:
     5 minutes on Base, less than most feeds wait between two answers."""
+    rpc_probe_s: float = Field(default=5.0, gt=0)
+    """How often all nodes of a chain with several are compared (s); one request each, within two blocks of a rollup."""
+    rpc_stale_s: float = Field(default=30.0, gt=0)
+    """Time a node's head may stand still while another's moves (s); twice the slowest block time we follow."""
+    rpc_aside_s: float = Field(default=3.0, gt=0)
+    """Shortest time a bad node is not asked (s); doubled each time up to a hundredfold, tenfold at once for a lie."""
 
     fcm_credentials: Path | None = None
     """Service account file (JSON) of the Firebase project that delivers pushes. Unset: none are sent."""

@@ -76,6 +76,12 @@ class PlacedLog:
 
 async def heights(rpc: Rpc, *, finality_depth: int) -> tuple[Header, int]:
     """The newest header and the finalized number; by depth where the node has no `finalized` tag."""
+    header, finalized = await ends(rpc)
+    return header, max(0, header.number - finality_depth) if finalized is None else finalized.number
+
+
+async def ends(rpc: Rpc) -> tuple[Header, BlockRef | None]:
+    """The newest header and the newest finalized block, None where the node has no `finalized` tag."""
     method = "eth_getBlockByNumber"
     latest, finalized = await rpc.answers([(method, ("latest", False)), (method, ("finalized", False))])
     if isinstance(latest, RpcError):
@@ -83,8 +89,9 @@ async def heights(rpc: Rpc, *, finality_depth: int) -> tuple[Header, int]:
         raise latest
     header = _known_header(rpc, latest, "latest")
     if not isinstance(finalized, dict):
-        return header, max(0, header.number - finality_depth)
-    return header, min(header.number, _known_header(rpc, finalized, "finalized").number)
+        return header, None
+    final = _known_header(rpc, finalized, "finalized").ref
+    return header, min(header.ref, final, key=lambda ref: ref.number)
 
 
 async def headers_at(rpc: Rpc, numbers: Sequence[int]) -> list[Header | None]:

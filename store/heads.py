@@ -19,6 +19,8 @@ logger = structlog.get_logger(__name__)
 
 SILENCE_S = 60.0
 """Silence of a websocket (s) after which it counts as dead: five times the slowest block time we follow."""
+PING_S = 10.0
+"""How often a websocket is pinged (s). Without a pong for half of it, it is half-open: the other end went unheard."""
 RECONNECT_S = (0.5, 30.0)
 """First and longest pause before a websocket is opened again (s); polling goes on meanwhile."""
 MESSAGE_LIMIT_BYTES = 1024 * 1024
@@ -41,10 +43,10 @@ async def heads(
                     pause = first
                     yield header
         except RpcError as error:
-            metrics.RPC_ERRORS.labels(str(chain_id), error.kind).inc()
+            metrics.HEADS_LOST.labels(str(chain_id), error.kind).inc()
             logger.warning("heads_lost", chain=chain_id, node=host(url), error=str(error), again_in_s=pause)
         except WrongChain as error:
-            metrics.RPC_ERRORS.labels(str(chain_id), "wrong_chain").inc()
+            metrics.HEADS_LOST.labels(str(chain_id), "wrong_chain").inc()
             logger.error("rpc_wrong_chain", chain=chain_id, node=host(url), error=str(error))
             return
         await asyncio.sleep(pause)
@@ -56,7 +58,7 @@ async def _subscription(
 ) -> AsyncGenerator[Header, None]:
     try:
         async with asyncio.timeout(timeout_s):
-            socket = await session.ws_connect(url, max_msg_size=MESSAGE_LIMIT_BYTES, heartbeat=silence_s / 2)
+            socket = await session.ws_connect(url, max_msg_size=MESSAGE_LIMIT_BYTES, heartbeat=min(PING_S, silence_s))
         async with socket:
             async with asyncio.timeout(timeout_s):
                 serves = quantity(await _answer(socket, 1, "eth_chainId", []))
@@ -65,7 +67,10 @@ async def _subscription(
                 subscription = await _answer(socket, 2, "eth_subscribe", ["newHeads"])
             while True:
                 async with asyncio.timeout(silence_s):
-                    message = orjson.loads(await socket.receive_str())
+                    text = await socket.receive()
+                if isinstance(text.data, aiohttp.ServerTimeoutError):
+                    raise RpcError("timeout", "half-open: no pong", method="newHeads", node=host(url))
+                message = orjson.loads(text.data)
                 params = message.get("params") or {}
                 if message.get("method") == "eth_subscription" and params.get("subscription") == subscription:
                     yield header_from(params["result"])
@@ -74,7 +79,7 @@ async def _subscription(
     except (aiohttp.ClientError, OSError) as error:
         raise RpcError("transport", type(error).__name__, method="newHeads", node=host(url)) from None
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        # A closed socket and a message that is not text are TypeErrors of receive_str.
+        # What a closed socket receives is no JSON.
         raise RpcError("transport", "closed, or not JSON-RPC", method="newHeads", node=host(url)) from error
 
 

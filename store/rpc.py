@@ -1,97 +1,86 @@
 """JSON-RPC over HTTP to the nodes of one chain: batches, fail-over, and no answer that is not one.
 
 An error is never an empty result: whatever a node does wrong is an RpcError with its kind. Retrying is the caller's.
+Who is asked is decided in store/nodes.py; store/probe.py asks every node now and then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
-from typing import Any, Literal, TypeAlias
-from urllib.parse import urlsplit
+from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import aiohttp
-import orjson
 import structlog
 
 from config import metrics
+from store import jsonrpc, nodes
+from store.jsonrpc import Call, Kind, RpcError, WrongChain, endpoints, host, quantity
+from store.nodes import Failed, Knows, Lied, Limits, Pool, Reason, Seen, Told, Verdict
 
 logger = structlog.get_logger(__name__)
 
-Kind: TypeAlias = Literal["transport", "timeout", "http", "jsonrpc", "malformed", "null"]
-"""What went wrong. jsonrpc: the node refused; malformed: not JSON-RPC, or not what was asked for; null: the node does
-not have it (yet)."""
-Call: TypeAlias = tuple[str, Sequence[Any]]
-"""Method and parameters."""
-
-ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
-"""Longest answer that is read: ten times the receipts of a very full block."""
-BATCH = 100
-"""Calls in one HTTP request: public nodes refuse more."""
-METHOD_NOT_FOUND = -32601
-_TOO_MUCH = ("too many", "too large", "too big", "more than", "limit", "exceed", "block range", "response size")
-_HTTP_TOO_LARGE = 413
-
-
-class RpcError(Exception):
-    """A node did not answer a call; says which node (host only: providers put keys into urls) and which method."""
-
-    def __init__(self, kind: Kind, detail: str, *, method: str = "", node: str = "", code: int | None = None) -> None:
-        super().__init__(f"{method} at {node}: {kind}: {detail}" if node else f"{method}: {kind}: {detail}")
-        self.kind = kind
-        self.detail = detail
-        self.method = method
-        self.code = code
-
-    @property
-    def too_much(self) -> bool:
-        """Whether asking for less may help."""
-        said = self.kind == "jsonrpc" and any(word in self.detail.lower() for word in _TOO_MUCH)
-        return said or self.kind == "timeout" or self.code == _HTTP_TOO_LARGE or self.detail == _TOO_LONG
-
-    @property
-    def unknown_method(self) -> bool:
-        """Whether the node does not offer the method at all."""
-        return self.kind == "jsonrpc" and (self.code == METHOD_NOT_FOUND or "method" in self.detail.lower())
-
-
-_TOO_LONG = f"the answer is longer than {ANSWER_LIMIT_BYTES} bytes"
-
-
-class WrongChain(Exception):
-    """No url leads to the chain that the table says: correct `id` or `rpc` of its row."""
-
-
-def host(url: str) -> str:
-    """A url as it may be shown: scheme and host, without credentials, path and query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+WEIGHTS: Mapping[Kind, float] = {
+    "transport": 1.0,
+    "timeout": 1.5,  # it has cost the most
+    "http": 1.0,
+    "malformed": 1.5,
+    "jsonrpc": 0.5,  # the call may be at fault
+    "null": 0.5,  # it may have it in a moment
+}
+"""What each fault weighs against a node; at nodes.STRIKES it is put aside."""
 
 
 class Rpc:
     """The nodes of one chain. Calls go to the node that answered last; a failing one passes them to the next."""
 
     def __init__(
-        self, urls: Sequence[str], timeout_s: float, session: aiohttp.ClientSession, *, chain_id: int | None = None
+        self,
+        urls: Sequence[str],
+        timeout_s: float,
+        session: aiohttp.ClientSession,
+        *,
+        chain_id: int | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        """`timeout_s` bounds each HTTP request; with `chain_id` every url must serve that chain, else it is dropped."""
+        """`timeout_s` bounds each HTTP request; with `chain_id` a url that serves another chain answers nothing."""
         self.chain_id = chain_id
-        self._urls = list(urls)
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._session = session
-        self._checked: set[str] = set()
-        self._unoffered: set[tuple[str, str]] = set()
-        self._ids = count(1)
+        self.lies = 0
+        """How often a node was found to serve another chain or history: what it told before is not to be believed."""
+        self.settled: tuple[int, str] | None = None
+        """Number and hash of a committed block that every node should have: what they are compared by."""
+        self._endpoints = endpoints(urls, timeout_s, session)
+        self._pool = Pool.of(len(urls), limits or Limits())
+        self._answered: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
+        self._avoided: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
 
     @property
     def nodes(self) -> int:
-        """How many nodes are in use."""
-        return len(self._urls)
+        """How many nodes may be asked now: those put aside are not counted, unless all are."""
+        wrong = (node.aside_for == "wrong_chain" and node.is_aside(_now()) for node in self._pool.nodes)
+        return 0 if all(wrong) else len(self._pool.usable(_now()))
+
+    @property
+    def alone(self) -> bool:
+        """Whether the chain has one node only, with which no other can be compared."""
+        return len(self._endpoints) == 1
+
+    @property
+    def asked(self) -> int:
+        """The node that answered this task last, else the one in use."""
+        return self._answered.get(_task(), self._order()[0])
+
+    @property
+    def limits(self) -> Limits:
+        """What is asked of the nodes."""
+        return self._pool.limits
 
     def offers(self, method: str) -> bool:
         """Whether the node in use has not refused the method before."""
-        return not self._urls or (self._urls[0], method) not in self._unoffered
+        return method not in self._endpoints[self._order()[0]].unoffered
 
     async def call(self, method: str, *params: Any) -> Any:
         """The result of one call."""
@@ -102,25 +91,24 @@ class Rpc:
         answers = await self.answers(calls)
         for answer in answers:
             if isinstance(answer, RpcError):
-                self.turn()
+                self.turn(0 if answer.too_much or answer.unknown_method else WEIGHTS["jsonrpc"])
                 raise answer
         return answers
 
     async def answers(self, calls: Sequence[Call]) -> list[Any]:
         """Results in the order of the calls, an RpcError of kind jsonrpc where the node refused one."""
-        parts = [calls[start : start + BATCH] for start in range(0, len(calls), BATCH)]
+        parts = [calls[start : start + jsonrpc.BATCH] for start in range(0, len(calls), jsonrpc.BATCH)]
         return [answer for part in parts for answer in await self._anywhere(part)]
 
-    def turn(self) -> None:
-        """Prefer the next node from now on."""
-        if len(self._urls) > 1:
-            self._pass_on(self._urls[0])
+    def turn(self, weight: float = WEIGHTS["jsonrpc"], *, reason: Reason = "error") -> None:
+        """Prefer another node than the one that answered last from now on; the fault weighs so much against it."""
+        self.observe(self.asked, Failed(weight, reason))
 
     def fault(self, kind: Kind, detail: str, *, method: str) -> RpcError:
         """The error to raise when an answer is not what it should be; the next try goes to another node."""
-        error = RpcError(kind, detail, method=method, node=host(self._urls[0]) if self._urls else "")
+        error = RpcError(kind, detail, method=method, node=self._endpoints[self.asked].label)
         metrics.RPC_ERRORS.labels(str(self.chain_id), kind).inc()
-        self.turn()
+        self.turn(WEIGHTS[kind])
         return error
 
     @contextmanager
@@ -132,120 +120,180 @@ class Rpc:
             detail = f"the answer can't be read ({type(error).__name__}: {error})"[:200]
             raise self.fault("malformed", detail, method=method) from error
 
+    @contextmanager
+    def elsewhere(self, i: int) -> Iterator[None]:
+        """Ask others before node `i` meanwhile, in this task."""
+        task = _task()
+        self._avoided[task] = i
+        try:
+            yield
+        finally:
+            self._avoided.pop(task, None)
+
+    # What is known of the nodes -------------------------------------------------------------------------------------
+
+    def stands_at(self, number: int, settled: tuple[int, str] | None) -> None:
+        """Say where our ledger stands, and which block below it (number, hash) is confirmed."""
+        self._pool = replace(self._pool, committed=number)
+        self.settled = settled
+
+    def observe(self, i: int, seen: Seen) -> Verdict | None:
+        """Take note of what was seen of a node; counts and tells when it is passed over for it."""
+        self._pool, verdict = nodes.observe(self._pool, i, seen, now=_now())
+        if verdict is None:
+            return None
+        if verdict.reason in ("wrong_chain", "disagreement"):
+            self.lies += 1
+            self._endpoints[i].checked = False
+        metrics.RPC_FAILOVERS.labels(str(self.chain_id), verdict.reason).inc()
+        tell = logger.error if isinstance(seen, Lied | Knows) else logger.warning if verdict.pause_s else logger.info
+        tell(
+            "rpc_node_passed_over",
+            chain=self.chain_id,
+            node=self._endpoints[i].label,
+            reason=verdict.reason,
+            aside_s=round(verdict.pause_s, 1),
+            now=self._endpoints[self._order()[0]].label,
+        )
+        return verdict
+
+    def show(self) -> None:
+        """Set the gauges: nodes in use and put aside, and how far each is behind."""
+        now, chain = _now(), str(self.chain_id)
+        aside = sum(node.is_aside(now) for node in self._pool.nodes)
+        metrics.RPC_NODES.labels(chain, "aside").set(aside)
+        metrics.RPC_NODES.labels(chain, "usable").set(len(self._endpoints) - aside)
+        for i, endpoint in enumerate(self._endpoints):
+            metrics.RPC_NODE_LAG.labels(chain, endpoint.label).set(self._pool.lag(i, now))
+
+    async def ask_each(self, calls: Sequence[Call], *, within_s: float) -> dict[int, list[Any]]:
+        """The same calls to every node that is not put aside, at once: the answers by node, of those that answered."""
+        tasks = {asyncio.create_task(self._alone(i, calls)): i for i in self._pool.usable(_now())}
+        late: set[asyncio.Task[list[Any] | None]] = set()
+        try:
+            done, late = await asyncio.wait(tasks, timeout=within_s)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in late:
+            self._failed(tasks[task], RpcError("timeout", f"no answer within {within_s:g} s", method=calls[0][0]))
+        return {tasks[task]: answers for task in done if (answers := task.result()) is not None}
+
+    async def _alone(self, i: int, calls: Sequence[Call]) -> list[Any] | None:
+        try:
+            answers = await self._in_batches(i, calls)
+        except RpcError as error:
+            self._failed(i, error)
+            return None
+        self._learn(i, calls, answers)
+        return answers
+
+    def _order(self) -> tuple[int, ...]:
+        """Whom to ask, in order."""
+        order = self._pool.usable(_now())
+        avoided = self._avoided.get(_task())
+        return order if avoided not in order else (*(i for i in order if i != avoided), avoided)
+
+    def _learn(self, i: int, calls: Sequence[Call], answers: Sequence[Any]) -> None:
+        """Heads that pass by tell how a node does: no call is made for them."""
+        for (method, params), answer in zip(calls, answers, strict=True):
+            if method == "eth_getBlockByNumber" and params[0] == "latest" and isinstance(answer, dict):
+                try:
+                    head = quantity(answer.get("number"))
+                except ValueError:
+                    continue  # whoever reads the answer says so
+                self.observe(i, Told(head))
+
+    # Asking ---------------------------------------------------------------------------------------------------------
+
     async def _anywhere(self, calls: Sequence[Call]) -> list[Any]:
         """Try each node once."""
         last: RpcError | None = None
-        for url in tuple(self._urls):
+        for i in self._order():
             try:
-                await self._check_chain(url)
-                answers = await self._ask(url, calls)
+                await self._check_chain(i)
+                answers = await self._in_batches(i, calls)
+            except WrongChain:
+                continue
             except RpcError as error:
                 last = error
-                self._failed(url, error)
+                self._failed(i, error)
                 continue
+            self._answered[_task()] = i
             for answer in answers:
                 if isinstance(answer, RpcError):
-                    self._note(url, answer)
+                    self._note(i, answer)
+            self._learn(i, calls, answers)
             return answers
-        if last is None or not self._urls:
+        if last is None:
             raise WrongChain(f"no url of chain {self.chain_id} serves it: correct `id` or `rpc` of its row")
         raise last
 
-    def _failed(self, url: str, error: RpcError) -> None:
-        self._note(url, error)
-        if url in self._urls and len(self._urls) > 1:
-            self._pass_on(url)
+    def _failed(self, i: int, error: RpcError) -> None:
+        self._note(i, error)
+        self.observe(i, Failed(WEIGHTS[error.kind]))
 
-    def _note(self, url: str, error: RpcError) -> None:
+    def _note(self, i: int, error: RpcError) -> None:
         metrics.RPC_ERRORS.labels(str(self.chain_id), error.kind).inc()
         if error.unknown_method:
-            self._unoffered.add((url, error.method))
+            self._endpoints[i].unoffered.add(error.method)
 
-    def _pass_on(self, url: str) -> None:
-        """Put a node last, unless another call has done so already."""
-        if self._urls[0] == url:
-            self._urls.append(self._urls.pop(0))
-            logger.info("rpc_node_changed", chain=self.chain_id, node=host(self._urls[0]))
-
-    async def _check_chain(self, url: str) -> None:
-        if self.chain_id is None or url in self._checked:
+    async def _check_chain(self, i: int) -> None:
+        if self.chain_id is None or self._endpoints[i].checked:
             return
-        (answer,) = await self._ask(url, [("eth_chainId", ())])
+        (answer,) = await self._endpoints[i].ask([("eth_chainId", ())])
         if isinstance(answer, RpcError):
             raise answer
-        with self.reading("eth_chainId"):
+        try:
             serves = quantity(answer)
-        if serves == self.chain_id:
-            self._checked.add(url)
+        except ValueError as error:
+            label = self._endpoints[i].label
+            raise RpcError("malformed", str(error), method="eth_chainId", node=label) from None
+        self.serves(i, serves)
+        if serves != self.chain_id:
+            raise WrongChain(f"serves chain {serves}")
+
+    def serves(self, i: int, chain_id: int) -> None:
+        """Take note of which chain a node says to serve."""
+        if self.chain_id is None or chain_id == self.chain_id:
+            self._endpoints[i].checked = True
             return
-        if url in self._urls:
-            self._urls.remove(url)
-        metrics.RPC_ERRORS.labels(str(self.chain_id), "wrong_chain").inc()
-        logger.error("rpc_wrong_chain", chain=self.chain_id, node=host(url), serves=serves)
-        raise RpcError("malformed", f"serves chain {serves}", method="eth_chainId", node=host(url))
+        self._endpoints[i].checked = False
+        logger.error("rpc_wrong_chain", chain=self.chain_id, node=self._endpoints[i].label, serves=chain_id)
+        self.observe(i, Lied("wrong_chain"))
 
-    async def _ask(self, url: str, calls: Sequence[Call]) -> list[Any]:
-        ids = [next(self._ids) for _ in calls]
-        requests = [
-            {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
-            for id_, (method, params) in zip(ids, calls, strict=True)
-        ]
-        name = calls[0][0]
-        status, text = await self._post(url, orjson.dumps(requests if len(requests) > 1 else requests[0]), name)
-        try:
-            answer = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            answer = None
-        if status != 200 and not (status < 429 and isinstance(answer, dict) and answer.get("error")):
-            raise RpcError("http", f"status {status}", method=name, node=host(url), code=status)
-        return list(_matched(answer, ids, calls, node=host(url)))
+    def labelled(self, by_node: Mapping[int, str]) -> dict[str, str]:
+        """The same by the names of the nodes, for a log line."""
+        return {self._endpoints[i].label: value for i, value in by_node.items()}
 
-    async def _post(self, url: str, body: bytes, method: str) -> tuple[int, bytes]:
-        """Post and read, bounded in time and size; every failure is an RpcError without the url's path."""
-        headers = {"Content-Type": "application/json"}
-        try:
-            async with self._session.post(url, data=body, headers=headers, timeout=self._timeout) as response:
-                text = bytearray()
-                async for chunk in response.content.iter_any():
-                    text += chunk
-                    if len(text) > ANSWER_LIMIT_BYTES:
-                        raise RpcError("malformed", _TOO_LONG, method=method, node=host(url))
-                return response.status, bytes(text)
-        except TimeoutError:
-            limit = f"no answer within {self._timeout.total:g} s"
-            raise RpcError("timeout", limit, method=method, node=host(url)) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise RpcError("transport", type(error).__name__, method=method, node=host(url)) from None
+    async def _in_batches(self, i: int, calls: Sequence[Call]) -> list[Any]:
+        """Ask one node in as large batches as it takes."""
+        endpoint = self._endpoints[i]
+        answers: list[Any] = []
+        while len(answers) < len(calls):
+            part = calls[len(answers) : len(answers) + endpoint.batch.size]
+            try:
+                answers += await endpoint.ask(part)
+            except RpcError as error:
+                if len(part) == 1 or not error.refuses_batch:
+                    raise
+                endpoint.batch.refused(len(part))
+                metrics.RPC_BATCHES_REFUSED.labels(str(self.chain_id)).inc()
+                logger.info("rpc_batch_refused", chain=self.chain_id, node=endpoint.label, size=endpoint.batch.size)
+            else:
+                endpoint.batch.worked(len(part))
+        return answers
 
 
-def _matched(answer: Any, ids: Sequence[int], calls: Sequence[Call], *, node: str) -> Iterator[Any]:
-    """Each call's result or refusal, by id: nodes may answer a batch in any order."""
-    if isinstance(answer, dict) and len(ids) == 1:
-        answer = [answer]
-    if isinstance(answer, dict) and answer.get("error"):
-        raise _refusal(answer["error"], calls[0][0], node)
-    if not isinstance(answer, list):
-        raise RpcError("malformed", "not a JSON-RPC answer", method=calls[0][0], node=node)
-    by_id = {one["id"]: one for one in answer if isinstance(one, dict) and isinstance(one.get("id"), int)}
-    for id_, (method, _) in zip(ids, calls, strict=True):
-        one = by_id.get(id_)
-        if one is None and len(ids) == 1 and isinstance(answer[0], dict) and answer[0].get("error"):
-            one = answer[0]  # a request that a node could not read is refused with id null
-        if one is None or ("result" not in one and not one.get("error")):
-            raise RpcError("malformed", "the answer has no such id", method=method, node=node)
-        yield _refusal(one["error"], method, node) if one.get("error") else one["result"]
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
-def _refusal(error: Any, method: str, node: str) -> RpcError:
-    if not isinstance(error, dict):
-        return RpcError("jsonrpc", str(error)[:200], method=method, node=node)
-    code = error.get("code")
-    detail = f"{error.get('message', '')}"[:200]  # a node's own words, which may be long
-    return RpcError("jsonrpc", detail, method=method, node=node, code=code if isinstance(code, int) else None)
+def _task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None, "nodes are asked from tasks"
+    return task
 
 
-def quantity(value: Any) -> int:
-    """A number as JSON-RPC writes it (`0x1f`); raises ValueError."""
-    if not isinstance(value, str) or not value.startswith("0x"):
-        raise ValueError("a number is not one")
-    return int(value, 16)
+__all__ = ["Call", "Kind", "Limits", "Rpc", "RpcError", "WrongChain", "host", "quantity"]

@@ -19,6 +19,7 @@ from eth_utils.crypto import keccak
 from config import abi, metrics
 from config.chains import Chain
 from store.chain import Header, LogFilter, headers_at, logs_by_receipts, logs_of, receipts_of
+from store.nodes import Failed
 from store.records import ZERO_ADDRESS, Block, Log, Receipt
 from store.rpc import Rpc, RpcError
 
@@ -29,6 +30,8 @@ CHUNK = 16
 CHUNKS_IN_FLIGHT = 4
 """Batches that run ahead of the block being applied: hides the node's round trip; bounds memory to 64 blocks."""
 BLOOM_BITS = 2048
+EMPTY_LOGS = Failed(1.5, "empty_logs")
+"""A node that answers like that lags behind its own head: the second time within seconds it is put aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +74,10 @@ async def fetch(rpc: Rpc, chain_id: int, headers: Sequence[Header], interest: In
     if not interest.filters:
         return [block_of(chain_id, header) for header in headers]
     found = await logs_of(rpc, [header.hash for header in headers], interest.filters)
+    source = rpc.asked
     for i, (header, logs) in enumerate(zip(headers, found, strict=True)):
         if not logs and interest.may_be_in(header.bloom):
-            found[i] = await _second_look(rpc, chain_id, header, interest)
+            found[i] = await _second_look(rpc, chain_id, header, interest, source=source)
     return await with_receipts(rpc, chain_id, list(zip(headers, found, strict=True)))
 
 
@@ -94,12 +98,11 @@ def may_be_ours(log: Log) -> bool:
     return log.topics[0] != abi.TRANSFER or len(log.topics) == 3
 
 
-async def _second_look(rpc: Rpc, chain_id: int, header: Header, interest: Interest) -> tuple[Log, ...]:
+async def _second_look(rpc: Rpc, chain_id: int, header: Header, interest: Interest, *, source: int) -> tuple[Log, ...]:
     """No logs, though the bloom says that there may be: a lagging node answers like that. Ask once more, then believe.
 
     Another node is asked if there is one, else this one's receipts.
     """
-    rpc.turn()
     logs: tuple[Log, ...] | None = None
     if rpc.nodes == 1 and rpc.offers("eth_getBlockReceipts"):
         try:
@@ -108,10 +111,13 @@ async def _second_look(rpc: Rpc, chain_id: int, header: Header, interest: Intere
             if not error.unknown_method:
                 raise
     if logs is None:
-        (logs,) = await logs_of(rpc, [header.hash], interest.filters)
-    outcome = "empty_logs_repaired" if logs else "empty_logs_believed"
-    metrics.RPC_ERRORS.labels(str(chain_id), outcome).inc()
-    logger.info(outcome, chain=chain_id, number=header.number, hash=header.hash, logs=len(logs))
+        with rpc.elsewhere(source):
+            (logs,) = await logs_of(rpc, [header.hash], interest.filters)
+    if logs:
+        rpc.observe(source, EMPTY_LOGS)
+    outcome = "repaired" if logs else "believed"
+    metrics.EMPTY_LOGS.labels(str(chain_id), outcome).inc()
+    logger.info("empty_logs", outcome=outcome, chain=chain_id, number=header.number, hash=header.hash, logs=len(logs))
     return logs
 
 

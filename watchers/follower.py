@@ -6,6 +6,7 @@ Nothing here writes: the ledger (watchers/ingest.py) commits each block and tell
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Literal, Protocol, TypeAlias
@@ -15,8 +16,9 @@ import structlog
 from config import metrics
 from config.chains import Chain
 from handlers.chain_events import DecodedBlock
-from store.chain import Header, headers_at
+from store.chain import Header, header_at, headers_at
 from store.prices import PriceRow
+from store.probe import outvoted
 from store.records import Address, Block, BlockRef, Cursor
 from store.rpc import Rpc, RpcError
 from watchers.balances import STATE_DEPTH, read_openings
@@ -118,6 +120,10 @@ class Follower:
         self._range_size = RangeSize()
         self._live = False
         self._told = (0, 0)
+        self._final = 0
+        """Number of the newest block of ours that a node named final."""
+        self._final_looked: BlockRef | None = None
+        self._recent: deque[BlockRef] = deque(maxlen=chain.confirmations + 1)
 
     async def load(self) -> None:
         """Take up where the ledger stands.
@@ -129,6 +135,8 @@ class Follower:
         cursor = await self._ledger.cursor()
         if cursor is not None:
             self.tip = cursor.ref
+            self._final = min(cursor.finalized, cursor.number)
+            self._stand()
             if cursor.number > cursor.finalized - self.chain.finality_depth:
                 self._go_live()
 
@@ -160,6 +168,7 @@ class Follower:
         if self.tip is not None:
             (theirs,) = await headers_at(self._rpc, [self.tip.number])
             if theirs is not None and theirs.hash != self.tip.hash:
+                await self._doubt(self.tip.number)
                 raise ReorgTooDeep(f"block {self.tip.number} {self.tip.hash} was final and is not the node's")
         while (first := self._next_unread()) <= self._heads.finalized:
             blocks = blocks_below(
@@ -213,21 +222,42 @@ class Follower:
         tip = self.tip
         if tip is None:
             return False
-        ancestor = await common_ancestor(self._rpc, self._ledger, tip, depth=self.chain.finality_depth)
+        try:
+            ancestor = await common_ancestor(self._rpc, self._ledger, tip, depth=self.chain.finality_depth)
+        except ReorgTooDeep:
+            await self._doubt(tip.number)
+            raise
         if ancestor is None or ancestor == tip:
             return False
+        await self._doubt(ancestor.number + 1)
         depth = tip.number - ancestor.number
         logger.warning("reorg", chain=self.chain.id, depth=depth, ancestor=ancestor.number, was=tip.hash)
         metrics.of_chain(self.chain.id).reorg_depth.observe(depth)
         self._feeds.forget()
         while tip.number > ancestor.number:
             self.tip = tip = await self._ledger.revert()
+            self._stand()
         return True
+
+    async def _doubt(self, number: int) -> None:
+        """Before anything is taken back, let the other nodes vote on a block that one of them has replaced.
+
+        Raises an RpcError when they still have ours: the node is passed over, and the next one is asked anew.
+        """
+        tip = self.tip
+        if tip is None or self._rpc.alone:
+            return
+        ours = tip.hash if number == tip.number else await self._ledger.hash_at(number)
+        theirs = await header_at(self._rpc, number)
+        grave = number <= tip.number - self.chain.confirmations
+        if theirs.hash == ours or await outvoted(self._rpc, number, ours, theirs=theirs.hash, grave=grave):
+            raise RpcError("malformed", f"another block {number} than the other nodes'", method="eth_getBlockByNumber")
 
     # The ledger -----------------------------------------------------------------------------------------------------
 
     async def _apply(self, block: Block) -> None:
         decoded = decode(block, self.chain, await self._ledger.wallets())
+        await self._look_for_final(block.number)
         head, finalized = self._heights(block.number)
         openings: Mapping[Address, Mapping[Address, int]] = {}
         if self._live and head - block.number <= STATE_DEPTH:
@@ -236,12 +266,15 @@ class Follower:
         read = await self._feeds.read(decoded, await self._ledger.to_price(decoded), head=head)
         await self._ledger.apply(decoded, head=head, finalized=finalized, openings=openings, read=read)
         self.tip = block.ref
+        self._stand()
         self.moved = True
         self._told = (head, finalized)
         metrics.of_chain(self.chain.id).seen(head, cursor=block.number)
 
     async def _tell_heights(self) -> None:
         """Tell the ledger when head or finalized moved and no block did."""
+        if self.tip is not None:
+            await self._look_for_final(self.tip.number + 1)
         if self.tip is not None and (now := self._heights(self.tip.number)) != self._told:
             await self._ledger.heights(head=now[0], finalized=now[1])
             self._told = now
@@ -250,10 +283,35 @@ class Follower:
     def _heights(self, number: int) -> tuple[int, int]:
         """Head and finalized as the ledger at this block is told them.
 
-        Once live, what it has not passed yet never counts as final, so that `load` can tell.
+        Once live, what it has not passed yet never counts as final, so that `load` can tell; and a node that makes a
+        height up makes nothing final: a block of ours has to be named by its hash, or the depth is counted from it.
         """
-        finalized = self._heads.finalized
-        return max(self._heads.head, number), min(finalized, number - 1) if self._live else finalized
+        head = max(self._heads.head, number)
+        if not self._live:
+            return head, self._heads.finalized
+        by_depth = number - self.chain.finality_depth if self._heads.final is None else 0
+        return head, max(0, min(max(self._final, by_depth), number - 1))
+
+    async def _look_for_final(self, before: int) -> None:
+        """Believe the block that the node names final when it is ours, below a height."""
+        named = self._heads.final
+        if named is None or named == self._final_looked or named.number >= before:
+            return
+        self._final_looked = named
+        if await self._ledger.hash_at(named.number) == named.hash:
+            self._final = max(self._final, named.number)
+
+    def _stand(self) -> None:
+        """Tell the nodes' judge where we stand, and by which confirmed block it may compare them."""
+        tip, recent = self.tip, self._recent
+        if tip is None:
+            return
+        while recent and recent[-1].number >= tip.number:
+            recent.pop()
+        recent.append(tip)
+        oldest = recent[0]
+        confirmed = oldest.number <= tip.number - self.chain.confirmations
+        self._rpc.stands_at(tip.number, (oldest.number, oldest.hash) if confirmed else None)
 
 
 async def follow(follower: Follower, heads: Heads, stop: asyncio.Event) -> None:

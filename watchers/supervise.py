@@ -14,7 +14,7 @@ from config import metrics
 from config.chains import Chain
 from handlers.deps import Deps
 from store.postgres import is_passing
-from store.rpc import Rpc, WrongChain
+from store.rpc import Limits, Rpc, WrongChain
 from watchers.follower import Follower, Ledger, follow
 from watchers.heads import Heads
 from watchers.ingest import WriterLost
@@ -75,13 +75,13 @@ async def _watch(watch: Watch, deps: Deps, session: aiohttp.ClientSession, write
             logger.warning("writer_lost", chain=chain, error=str(error))
         except (ReorgTooDeep, WrongChain) as error:
             stopped = True
-            metrics.RPC_ERRORS.labels(str(chain), "chain_stopped").inc()
+            metrics.CHAIN_STOPPED.labels(str(chain)).set(1)
             logger.error("chain_stopped", chain=chain, error=str(error), again_in_s=STOPPED_RETRY_S)
         except Exception as error:  # the loop's one: a chain goes on whatever happened
             if is_passing(error):
                 logger.warning("database_lost", chain=chain, error=repr(error))
             else:
-                metrics.RPC_ERRORS.labels(str(chain), "unexpected").inc()
+                metrics.CHAIN_FAILURES.labels(str(chain)).inc()
                 logger.exception("chain_failed", chain=chain)
         if watch.follower is not None and watch.follower.moved:
             pause.reset()
@@ -91,7 +91,11 @@ async def _watch(watch: Watch, deps: Deps, session: aiohttp.ClientSession, write
 
 async def _write(watch: Watch, deps: Deps, session: aiohttp.ClientSession, ledger: Ledger, stop: asyncio.Event) -> None:
     chain, settings = watch.chain, deps.settings
-    rpc = Rpc(chain.rpc, settings.rpc_timeout_s, session, chain_id=chain.id)
+    metrics.CHAIN_STOPPED.labels(str(chain.id)).set(0)
+    limits = Limits(
+        chain.lag_blocks, stale_s=settings.rpc_stale_s, aside_s=settings.rpc_aside_s, probe_s=settings.rpc_probe_s
+    )
+    rpc = Rpc(chain.rpc, settings.rpc_timeout_s, session, chain_id=chain.id, limits=limits)
     poll_s, timeout_s = settings.poll_interval_s, settings.rpc_timeout_s
     async with Heads(chain, rpc, session=session, poll_s=poll_s, timeout_s=timeout_s, stop=stop) as heads:
         watch.heads = heads

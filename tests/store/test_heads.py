@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 from aiohttp import ClientSession
+from prometheus_client import REGISTRY
 
 from store import heads as module
 from store.chain import Header
@@ -78,6 +79,41 @@ async def test_silent_connection_is_opened_again(node: ScriptedNode) -> None:
         await until(lambda: node.subscribers)
         await node.announce(node.mine())
         await until(lambda: heard)
+
+
+async def test_half_open_connection_is_noticed_by_its_missing_pong(
+    node: ScriptedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PING_S", 0.05)
+    node.deaf = True
+    before = lost("timeout")
+    async with listening(node, silence_s=60) as heard:
+        await until(lambda: lost("timeout") >= before + 2)
+        node.deaf = False
+        connections = node.calls["websocket"]
+        await until(lambda: node.calls["websocket"] > connections and node.subscribers)
+        await until(lambda: node.subscribers == 1)
+        await node.announce(node.mine())
+        await until(lambda: heard)
+
+
+async def test_connection_that_answers_pings_stays(node: ScriptedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PING_S", 0.02)
+    async with listening(node, silence_s=60) as heard:
+        await until(lambda: node.subscribers)
+        for count in range(1, 11):
+            await node.announce(node.mine())
+            await until(partial(has, heard, count))
+
+    assert node.calls["websocket"] == 1
+
+
+def has(heard: list[Header], count: int) -> bool:
+    return len(heard) == count
+
+
+def lost(reason: str) -> float:
+    return REGISTRY.get_sample_value("expendi_heads_lost_total", {"chain": str(CHAIN_ID), "reason": reason}) or 0
 
 
 async def test_garbage_ends_the_connection_and_not_the_listening(node: ScriptedNode) -> None:

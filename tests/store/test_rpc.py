@@ -9,8 +9,8 @@ import pytest
 from aiohttp import ClientSession
 from prometheus_client import REGISTRY
 
-from store import rpc as module
-from store.rpc import Rpc, RpcError, WrongChain, host, quantity
+from store import jsonrpc as module
+from store.rpc import Call, Rpc, RpcError, WrongChain, host, quantity
 from tests.watchers.node import CHAIN_ID, Fault, ScriptedNode
 
 TIMEOUT_S = 0.3
@@ -40,6 +40,10 @@ def make_rpc(session: ClientSession, *nodes: ScriptedNode, chain_id: int | None 
 
 def errors(kind: str, chain_id: int = CHAIN_ID) -> float:
     return REGISTRY.get_sample_value("expendi_rpc_errors_total", {"chain": str(chain_id), "kind": kind}) or 0
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, {"chain": str(CHAIN_ID), **labels}) or 0
 
 
 async def test_batch_answers_in_the_order_of_its_calls(node: ScriptedNode, session: ClientSession) -> None:
@@ -112,16 +116,42 @@ async def test_refusal_is_told_at_once_and_the_next_try_goes_elsewhere(
     assert other.calls["web3_clientVersion"] == 1
 
 
-async def test_batch_that_is_refused_as_a_whole_goes_to_the_next_node(
+@pytest.mark.parametrize("refusal", ["error", "list", "413"])
+async def test_batch_that_is_too_large_is_asked_for_in_halves_and_the_size_is_kept(
+    refusal: str, node: ScriptedNode, other: ScriptedNode, session: ClientSession
+) -> None:
+    node.longest_batch, node.refuses_batch_by = 30, refusal
+    rpc = make_rpc(session, node, other)
+    before = counted("expendi_rpc_batches_refused_total")
+    node.mine_many(99)
+    calls: list[Call] = [("eth_getBlockByNumber", (hex(n), False)) for n in range(100)]
+
+    assert [one["hash"] for one in await rpc.batch(calls)] == node.hashes
+    assert other.requests == 0
+    assert counted("expendi_rpc_batches_refused_total") == before + 2  # 100 and 50; 25 is taken
+    asked = node.requests
+    await rpc.batch(calls)
+
+    assert node.requests - asked == 4
+    assert counted("expendi_rpc_batches_refused_total") == before + 2
+
+
+async def test_node_without_batches_is_asked_one_by_one(node: ScriptedNode, session: ClientSession) -> None:
+    node.takes_batches = False
+
+    assert await make_rpc(session, node).batch([("web3_clientVersion", ())] * 3) == ["scripted/1.0"] * 3
+
+
+async def test_refusal_that_is_no_matter_of_size_is_not_tried_in_parts(
     node: ScriptedNode, other: ScriptedNode, session: ClientSession
 ) -> None:
-    node.takes_batches = False
     rpc = make_rpc(session, node, other)
+    await rpc.call("web3_clientVersion")
+    asked = node.requests
+    node.fail("*", "throttled")
 
-    assert await rpc.batch([("web3_clientVersion", ())] * 2) == ["scripted/1.0"] * 2
-    assert other.calls["web3_clientVersion"] == 2
-    with pytest.raises(RpcError, match="jsonrpc: batches are not supported"):
-        await make_rpc(session, node).batch([("web3_clientVersion", ())] * 2)
+    assert await rpc.batch([("web3_clientVersion", ())] * 4) == ["scripted/1.0"] * 4
+    assert node.requests - asked == 1
 
 
 async def test_refused_call_of_a_batch_does_not_hide_in_it(node: ScriptedNode, session: ClientSession) -> None:
@@ -140,7 +170,7 @@ async def test_refused_call_of_a_batch_does_not_hide_in_it(node: ScriptedNode, s
 async def test_node_of_another_chain_is_dropped_before_it_answers_anything(
     node: ScriptedNode, other: ScriptedNode, session: ClientSession
 ) -> None:
-    before = errors("wrong_chain")
+    before = counted("expendi_rpc_failovers_total", reason="wrong_chain")
     node.chain_id = 5
     rpc = make_rpc(session, node, other)
 
@@ -149,7 +179,8 @@ async def test_node_of_another_chain_is_dropped_before_it_answers_anything(
 
     assert node.calls == {"eth_chainId": 1}
     assert rpc.nodes == 1
-    assert errors("wrong_chain") == before + 1
+    assert counted("expendi_rpc_failovers_total", reason="wrong_chain") == before + 1
+    assert rpc.lies == 1
 
 
 async def test_no_node_of_the_chain_refuses_to_start(node: ScriptedNode, session: ClientSession) -> None:
@@ -199,6 +230,7 @@ async def test_method_that_is_not_offered_is_remembered_per_node(
 
     assert caught.value.unknown_method
     assert rpc.offers("eth_getBlockReceipts")  # the other node is in use now
+    await rpc.call("web3_clientVersion")
     rpc.turn()
     assert not rpc.offers("eth_getBlockReceipts")
 

@@ -108,8 +108,15 @@ class ScriptedNode:
     """None: the node knows no such tag."""
     lag: int = 0
     """Blocks that this node is behind."""
+    unknown_numbers: set[int] = field(default_factory=set)
+    """Heights at which it has no block, though it has later ones."""
     unoffered: set[str] = field(default_factory=set)
     takes_batches: bool = True
+    longest_batch: int = 1_000
+    refuses_batch_by: str = "error"
+    """Or `list`: by a list with that error alone; or `413`: by the status."""
+    deaf: bool = False
+    """Whether the websocket answers no pings any more."""
     takes_block_hash: bool = True
     longest_range: int = 1_000_000
     silent: bool = False
@@ -242,9 +249,11 @@ class ScriptedNode:
             return web.Response(status=500 if fault == "http" else 429, text="<html>busy</html>")
         if fault == "not_json":
             return web.Response(text="{")
-        if many and not self.takes_batches:
-            refusal = {"code": -32600, "message": "batches are not supported"}
-            return web.json_response({"jsonrpc": "2.0", "id": None, "error": refusal})
+        if many and (not self.takes_batches or len(calls) > self.longest_batch):
+            if self.refuses_batch_by == "413":
+                return web.Response(status=413, text="<html>too large</html>")
+            error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": "batch too large"}}
+            return web.json_response([error] if self.refuses_batch_by == "list" else error)
         answers = [self._answer(call, fault) for call in calls]
         answers.reverse()  # a batch's answers come in any order
         return web.json_response(body=orjson.dumps(answers if many else answers[0]))
@@ -293,7 +302,7 @@ class ScriptedNode:
                 raise Refusal(-32602, "unknown tag: finalized")
             return self.blocks[self.finalized].header()  # as if another node behind the same url said it
         number = seen[-1].number if which == "latest" else int(which, 16)
-        return seen[number].header() if number < len(seen) else None
+        return seen[number].header() if number < len(seen) and number not in self.unknown_numbers else None
 
     def _logs(self, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
         if "blockHash" in asked:
@@ -331,10 +340,12 @@ class ScriptedNode:
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
         self.calls["websocket"] += 1
-        socket = web.WebSocketResponse()
+        socket = web.WebSocketResponse(autoping=not self.deaf)
         await socket.prepare(request)
         with suppress(ConnectionError):
             async for message in socket:
+                if message.type == WSMsgType.PING:
+                    continue
                 if message.type != WSMsgType.TEXT:
                     break
                 call = orjson.loads(message.data)

@@ -44,8 +44,8 @@ async def header(rpc: Rpc, block: FakeBlock) -> Header:
     return found
 
 
-def counted(kind: str) -> float:
-    return REGISTRY.get_sample_value("expendi_rpc_errors_total", {"chain": str(CHAIN_ID), "kind": kind}) or 0
+def counted(outcome: str) -> float:
+    return REGISTRY.get_sample_value("expendi_empty_logs_total", {"chain": str(CHAIN_ID), "outcome": outcome}) or 0
 
 
 async def test_block_has_the_logs_that_may_concern_us_and_their_receipts(
@@ -106,7 +106,7 @@ async def test_empty_block_is_believed_at_once(node: ScriptedNode, rpc: Rpc, int
 async def test_lagging_node_is_caught_by_the_bloom_and_its_receipts(
     node: ScriptedNode, rpc: Rpc, interest: Interest
 ) -> None:
-    before = counted("empty_logs_repaired")
+    before = counted("repaired")
     block = node.mine(Tx((deposited(), transferred(ALICE, BOB))))
     node.fail("eth_getLogs", "empty")
 
@@ -114,7 +114,7 @@ async def test_lagging_node_is_caught_by_the_bloom_and_its_receipts(
 
     assert len(found.logs) == 2
     assert node.calls["eth_getBlockReceipts"] == 1
-    assert counted("empty_logs_repaired") == before + 1
+    assert counted("repaired") == before + 1
 
 
 async def test_lagging_node_is_asked_again_where_it_offers_no_block_receipts(
@@ -143,14 +143,14 @@ async def test_another_node_is_asked_where_there_is_one(
 
 
 async def test_bloom_may_be_wrong_and_is_then_not_believed(node: ScriptedNode, rpc: Rpc, interest: Interest) -> None:
-    before = counted("empty_logs_believed")
+    before = counted("believed")
     elsewhere = say(USDC, abi.FEE_UPDATED.replace("a9", "a8"), (abi.TRANSFER,))  # the topic, but not in front
     block = node.mine(Tx((elsewhere,)))
 
     (found,) = await fetch(rpc, CHAIN_ID, [await header(rpc, block)], interest)
 
     assert found.logs == ()
-    assert counted("empty_logs_believed") == before + 1
+    assert counted("believed") == before + 1
 
 
 async def test_second_look_that_fails_is_an_error(node: ScriptedNode, rpc: Rpc, interest: Interest) -> None:
