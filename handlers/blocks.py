@@ -16,7 +16,7 @@ import structlog
 from config import metrics
 from config.chains import Chain
 from config.settings import Settings
-from handlers import budgets
+from handlers import budgets, goals
 from handlers.chain_events import ChainEvent, DecodedBlock, SpentFromBucket, TokenTransfer, WalletEvent
 from handlers.routes import dispatch
 from handlers.rules.book import Book
@@ -350,6 +350,7 @@ async def _write(setting: Setting, book: Book) -> list[Frame]:
         await spending.open_scopes(tx, chain_id, list(book.opened), number=number)
     await ledger.record(tx, book.rows)
     await budgets.save(tx, book.purses.values())
+    await goals.after_block(tx, book)
     await notifications.record(tx, [notice for inbox in book.inboxes.values() for notice in inbox.kept])
     if book.lacks_category:
         await outbox.request(

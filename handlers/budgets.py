@@ -245,6 +245,7 @@ def _purse(
         memos=memos.get(person.user, {}),
         month=month,
         profiles=profiles_of(person.profiles),
+        has_goals=person.has_goals,
     )
 
 

@@ -13,6 +13,7 @@ from handlers.resources import (
     BudgetImpact,
     BudgetState,
     Category,
+    Goal,
     MonthImpact,
     Notification,
     Problem,
@@ -161,6 +162,28 @@ class BucketUpdate(Durable):
     removed: bool = False
 
 
+class GoalUpdate(Durable):
+    """A goal was made, edited, deleted (`isActive` false) or moved; `corrects` names what a reorg took back of it."""
+
+    name = "goal_update"
+
+    goal: Goal
+
+
+class GoalMilestone(Durable):
+    """A goal reached a milestone: once each, also when money is spent later. Phones are told the highest at once."""
+
+    name = "goal_milestone"
+    push = Push.IF_AWAY
+
+    goal_id: str
+    goal_name: str
+    milestone: Literal[25, 50, 75, 100]
+    progress: str
+    current_amount: str
+    target_amount: str
+
+
 class Resync(Durable):
     """State changed in bulk; a fresh snapshot follows."""
 
@@ -214,6 +237,8 @@ CATALOGUE: tuple[type[Event], ...] = (
     CategoryUpdated,
     BudgetUpdate,
     BudgetAlert,
+    GoalUpdate,
+    GoalMilestone,
     Resync,
     NotificationAdded,
     UnreadCount,

@@ -186,6 +186,62 @@ class Subject(Resource):
     name: str
 
 
+class GoalLink(Resource):
+    """What keeps a goal: a bucket, a position (lock, vault), or operations of the planned contract by identifier."""
+
+    kind: Literal["bucket", "lock", "vault", "v2"]
+    chain_id: int
+    id: str
+
+
+class Goal(Resource):
+    """A savings goal in dollars. Without a link its amount is kept by hand. `isActive` false: it was deleted.
+
+    `progress` may exceed 1; `onTrack` is null without a date; amounts without a price are counted in `unpriced`.
+    """
+
+    goal_id: HashText
+    name: str
+    progress: Ratio
+    current_amount: Money
+    target_amount: Money
+    target_date: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")] | None
+    days_remaining: Annotated[int, Field(ge=0)] | None
+    on_track: bool | None
+    category: Subject | None
+    yield_earned: Money
+    apy: Ratio | None
+    unpriced: int
+    link: GoalLink | None
+    milestones: list[Literal[25, 50, 75, 100]] = Field(description="Percent that were reached once.")
+    is_completed: bool
+    completed_at: Time | None
+    is_active: bool
+
+
+class Insight(Resource):
+    """Something worth knowing, with its figures; higher priorities come first."""
+
+    kind: Literal["spending", "investment", "savings", "holistic"]
+    priority: Annotated[int, Field(ge=0, le=100)]
+    title: str
+    body: str
+    figures: dict[str, str | int | None]
+    actions: list[str]
+
+
+class Savings(Resource):
+    """The savings of a user: every goal, what is in them, and what they earned. `averageAPY` is weighted by value."""
+
+    total_balance: Money
+    total_yield: Money
+    goals_progress: list[Goal]
+    completed_goals: int
+    average_apy: Ratio | None = Field(alias="averageAPY")
+    unpriced: int
+    insights: list[Insight]
+
+
 TransactionType = Literal[
     "deposit",
     "withdrawal",
@@ -265,6 +321,6 @@ class Snapshot(Resource):
     buckets: list[Bucket]
     budgets: list[BudgetState]
     positions: list[None]
-    goals: list[None]
+    goals: list[Goal]
     unread_count: int
     achievements: list[None]

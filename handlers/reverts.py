@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from config.chains import Chain
-from handlers import budgets
+from handlers import budgets, goals
 from handlers.blocks import Committed, block_message, request_persistence
 from handlers.events import (
     BucketUpdate,
@@ -24,6 +24,7 @@ from handlers.events import (
 )
 from handlers.rules import wire
 from handlers.rules.budget_impact import bucket_impact
+from handlers.rules.goals import Corrected
 from handlers.rules.ids import event_id
 from handlers.rules.inbox import told_id, unread_body
 from handlers.rules.month_budget import Figure
@@ -76,9 +77,12 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
         await budgets.load(tx, users, at=block.time),
         Prices(await prices.latest(tx)),
     )
+    saving = [user for user, purse in restored.purses.items() if purse.has_goals]
+    less = await goals.after_revert(tx, chain, block, users=saving, told=told, prices=restored.prices, now=now)
     drafts: list[Draft] = []
     for user in users:
-        drafts += await _corrections(tx, restored, user, [entry for entry in told if entry.user == user], now=now)
+        mine = [entry for entry in told if entry.user == user]
+        drafts += await _corrections(tx, restored, user, mine, less.get(user, ()), now=now)
     await budgets.save(tx, restored.purses.values())
     frames = await log.append(tx, counters, drafts, at=now)
     if block.transactions:
@@ -111,17 +115,19 @@ def _restored(
 
 
 async def _corrections(
-    tx: Tx, restored: Restored, user: Address, told: Sequence[Told], *, now: datetime
+    tx: Tx, restored: Restored, user: Address, told: Sequence[Told], less: Sequence[Corrected], *, now: datetime
 ) -> list[Draft]:
-    """What one user is told: every told event corrected, alerts that no longer hold, the inbox without them."""
-    if not told:
-        return [_bulk(restored, user)]
+    """What one user is told: every told event corrected, alerts that no longer hold, the inbox without them.
+
+    `less`: the user's goals without the block.
+    """
     purse = restored.purses.get(user)
     undone = set(purse.taken_back(restored.buckets, restored.block.time)) if purse else set()
     gone = undone | {entry.event_id for entry in told if entry.event == NewTransaction.name}
+    gone |= {milestone.event_id for goal in less for milestone in goal.gone}
     unread = await notifications.correct(tx, user, sorted(gone), at=now)
     await pushes.take_back(tx, user, sorted(gone), at=now)
-    drafts: list[Draft] = []
+    drafts: list[Draft] = [] if told else [_bulk(restored, user)]
     alerts = undone - {entry.event_id for entry in told}  # of earlier blocks, which hold no longer
     elsewhere = {key for alert in alerts for key in (alert, told_id(user, alert))}
     for entry in told:
@@ -132,6 +138,7 @@ async def _corrections(
             elsewhere = set()
         elif entry.event in (BucketUpdate.name, Resync.name):
             drafts.append(_correction(restored, entry))
+    drafts += [draft for goal in less for draft in goal.drafts]
     if unread:
         left = (await notifications.unread(tx, [user]))[user]
         drafts.append(_uncounted(restored, user, left))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from handlers import budgets
+from handlers import budgets, goals
 from handlers.deps import Deps
 from handlers.rules import wire
 from handlers.rules.prices import Prices
@@ -38,6 +38,7 @@ async def read(deps: Deps, user: Address) -> Snapshot:
         now = deps.now()
         purse = (await budgets.load(tx, [user], at=now)).get(user)
         unread = (await notifications.unread(tx, [user]))[user]
+        saved = await goals.listed(tx, user, at=now)
         newest = Prices(await prices.latest(tx))
     body = wire.snapshot(
         seq=head.seq,
@@ -46,6 +47,7 @@ async def read(deps: Deps, user: Address) -> Snapshot:
         chains=deps.chains,
         prices=newest,
         budgets=purse.states(now) if purse else (),
+        goals=saved,
         unread=unread,
     )
     return Snapshot(head.epoch, head.seq, orjson.dumps(body).decode())

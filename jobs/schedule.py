@@ -18,7 +18,7 @@ from arq.cron import CronJob, cron
 from arq.typing import WorkerCoroutine
 
 from config import keys, metrics
-from handlers import budgets, month_profiles
+from handlers import budgets, goals, month_profiles
 from jobs import digests, email, push
 from jobs.images import sweep_uploads
 from jobs.job import Tools
@@ -35,6 +35,8 @@ MONTHS_AT_ONCE = 200
 """Users told of a new month between two looks at the clock."""
 PROFILES_AT_ONCE = 100
 """Users whose months are read by one query: half a year of each."""
+DAYS_AT_ONCE = 200
+"""Users whose goals are looked at for a new day between two looks at the clock."""
 PRUNE_BATCH = 2000
 """Rows deleted by one statement: few enough that nobody waits for its locks."""
 PRUNE_BUDGET_S = 10.0
@@ -65,6 +67,11 @@ async def begin_months(tools: Tools) -> int:
 async def learn_months(tools: Tools) -> int:
     """Learn how months usually go, for users with a budget whose month has begun."""
     return await _batches(lambda: month_profiles.learn(tools.deps, limit=PROFILES_AT_ONCE))
+
+
+async def begin_days(tools: Tools) -> int:
+    """Look at goals whose user's day has ended: the days that are left, and what prices have made of them."""
+    return await _batches(lambda: goals.begin_days(tools.deps, limit=DAYS_AT_ONCE))
 
 
 async def ask_unpersisted(tools: Tools) -> int:
@@ -108,6 +115,7 @@ SCHEDULE = (
     Periodic("prune_pushes", "slow", push.prune, timeout_s=20, minutes=frozenset({45})),
     Periodic("begin_months", "quick", begin_months, timeout_s=20, seconds=frozenset({0, 20, 40})),
     Periodic("learn_months", "slow", learn_months, timeout_s=20, minutes=frozenset(range(1, 60, 5))),
+    Periodic("begin_days", "quick", begin_days, timeout_s=20, seconds=frozenset({10, 30, 50})),
     Periodic("ask_unpersisted", "quick", ask_unpersisted, timeout_s=10, seconds=frozenset(range(0, 60, 5))),
     Periodic("prune_log", "slow", prune_log, timeout_s=20, minutes=frozenset(range(2, 60, 10))),
     Periodic("prune_sessions", "slow", prune_sessions, timeout_s=20, minutes=frozenset(range(4, 60, 10))),

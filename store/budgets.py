@@ -28,6 +28,7 @@ class PersonRow:
     """Whether rules or history know anything of this user: nothing is looked up for those who taught nothing yet."""
     profiles: Mapping[str, Sequence[Any]]
     """How the user's months usually go, as stored (store/month_profiles.py); empty without a budget or history."""
+    has_goals: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class SubjectRow:
 async def people(tx: Tx | Pool, users: Iterable[Address]) -> list[PersonRow]:
     """The signed-in ones of these users."""
     rows = await tx.fetch(SQL["people"], list(users))
-    return [PersonRow(row[0], row[1], tuple(row[2]), row[3], row[4], row[5] or {}) for row in rows]
+    return [PersonRow(row[0], row[1], tuple(row[2]), row[3], row[4], row[5] or {}, row[6]) for row in rows]
 
 
 async def looks(tx: Tx | Pool, users: Sequence[Address]) -> tuple[list[CategoryRow], list[CustomRow]]:

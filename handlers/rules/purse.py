@@ -86,6 +86,8 @@ class Purse:
     paces: dict[tuple[str | None, date], Pace | None] = field(default_factory=dict)
     """What was made of profiles already: a block has many spends of one day."""
     edges: dict[Place, dict[str, Edge]] = field(default_factory=dict)
+    has_goals: bool = False
+    """Whether goals are to be looked at (handlers/goals.py): nothing is asked for those who have none."""
     newly_decided: dict[str, Decided] = field(default_factory=dict)
     changed_edges: dict[tuple[Place, str], Edge] = field(default_factory=dict)
 

@@ -116,6 +116,7 @@ def snapshot(
     chains: Mapping[int, Chain],
     prices: Prices,
     budgets: Sequence[Mapping[str, object]] = (),
+    goals: Sequence[Mapping[str, object]] = (),
     unread: int = 0,
 ) -> dict[str, object]:
     """Everything a client shows, as of log position `seq`, at the newest `prices`.
@@ -140,7 +141,7 @@ def snapshot(
         ],
         "budgets": list(budgets),
         "positions": [],
-        "goals": [],
+        "goals": list(goals),
         "unreadCount": unread,
         "achievements": [],
     }

@@ -3,7 +3,8 @@
 SELECT u.address, u.time_zone, u.alert_thresholds, u.monthly_budget,
        EXISTS (SELECT FROM category_memory AS m WHERE m.user_address = u.address)
            OR EXISTS (SELECT FROM category_rules AS r WHERE r.user_address = u.address) AS has_habits,
-       p.profiles
+       p.profiles,
+       EXISTS (SELECT FROM savings_goals AS g WHERE g.user_address = u.address AND g.is_active) AS has_goals
 FROM users AS u JOIN user_counters AS c ON c.user_address = u.address
 LEFT JOIN month_profiles AS p ON p.user_address = u.address
 WHERE u.address = ANY ($1::text[]) AND c.opened_at IS NOT NULL

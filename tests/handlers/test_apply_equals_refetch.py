@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -18,9 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.settings import Settings
-from handlers import budgets, categorizing
+from handlers import budgets, categorizing, goal_edits, goals
 from handlers import chain_events as ce
 from handlers.chain_events import ChainEvent, DecodedBlock
+from handlers.errors import Conflict
+from handlers.goal_edits import Base, Wanted
 from handlers.rules.legs import join
 from store.postgres import Pool
 from store.records import Address
@@ -73,8 +76,21 @@ choices = st.tuples(
 edits = st.tuples(
     st.just("budget"), st.integers(0, 1), st.sampled_from((None, *CATEGORIES[:2])), st.sampled_from((None, 0, 1, 300))
 )
+saves = st.tuples(
+    st.just("goal"),
+    st.integers(0, 1),
+    st.sampled_from(("make", "make", "target", "link", "by hand", "delete", "rename")),
+    st.integers(0, 3),
+    st.sampled_from((1, 30, 80, 200)),
+)
+filled = st.tuples(st.just("fund"), st.integers(0, 1), st.just(WALLET), names, tokens, large)
+funds = st.tuples(
+    st.just("block"), st.lists(st.lists(filled, min_size=1, max_size=2), min_size=1, max_size=2), st.just(2)
+)
 steps = st.one_of(
     blocks,
+    saves,
+    funds,
     spends,
     choices,
     forks,
@@ -140,6 +156,7 @@ class World:
             for budget in fresh["budgets"]:
                 plain = plain_spending(self.script.made, user, await self.categories(user), budget)
                 assert (Decimal(budget["spent"]), budget["unpriced"]) == plain
+            self.check_goals(fresh, await self.bench.told(user))
             self.views[user] = applied
 
     async def categories(self, user: Address) -> dict[str, str]:
@@ -147,6 +164,55 @@ class World:
             "SELECT transaction_id, category_id::text FROM transaction_categories WHERE user_address = $1", user
         )
         return {row["transaction_id"]: row["category_id"] for row in rows}
+
+    async def save(self, who: int, what: str, which: int, cents: int) -> None:
+        """The user makes a goal of a bucket of theirs, or changes one; what is refused changes nothing."""
+        user, deps = self.people[who], self.bench.deps
+        if user not in self.views:
+            return
+        goals = self.views[user]["goals"]
+        own = sorted(bucket["id"] for bucket in self.views[user]["buckets"] if bucket["owner"] == user)
+        target, link = Decimal(cents) / 100, Wanted("bucket", None, own[which % len(own)]) if own else None
+        with suppress(Conflict):
+            if what == "make" or not goals:
+                due = (self.clock + timedelta(days=cents)).date()
+                base = Base(f"goal {which}", target, Decimal(0), due, CATEGORIES[which % 3], link)
+                await goal_edits.create(deps, user, base)
+                return
+            goal = goals[which % len(goals)]
+            changes: Mapping[str, Mapping[str, Any]] = {
+                "target": {"target": target},
+                "link": {"link": link},
+                "by hand": {"link": None, "current": target},
+                "rename": {"name": f"goal {cents}"},
+            }
+            if what == "delete":
+                await goal_edits.delete(deps, user, goal["goalId"])
+            else:
+                await goal_edits.edit(deps, user, goal["goalId"], changes[what], unless=lambda _: False)
+
+    def check_goals(self, fresh: Mapping[str, Any], events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Amounts are those of the buckets; each milestone was told once, and stands unless it was taken back."""
+        worth = {
+            bucket["id"]: (
+                sum((Decimal(held["usd"]) for held in bucket["balances"] if held["usd"] is not None), Decimal(0)),
+                sum(held["usd"] is None for held in bucket["balances"]),
+            )
+            for bucket in fresh["buckets"]
+        }
+        gone = {key for _, payload in events for key in payload.get("corrects", ())}
+        told: dict[str, list[int]] = {}
+        for event, payload in events:
+            if event == "goal_milestone" and payload["id"] not in gone:
+                told.setdefault(payload["goalId"], []).append(payload["milestone"])
+        for goal in fresh["goals"]:
+            if goal["link"] is not None:
+                amount = Decimal(goal["currentAmount"]), goal["unpriced"]
+                assert amount == worth.get(goal["link"]["id"], (0, 0))
+            assert sorted(told.get(goal["goalId"], [])) == goal["milestones"]
+            part = Decimal(goal["currentAmount"]) * 100 / Decimal(goal["targetAmount"])
+            assert part < 100 or goal["isCompleted"] or goal["link"] is not None
+            assert (goal["daysRemaining"] is None) == (goal["targetDate"] is None)
 
     async def choose(self, who: int, which: int, category: str, to_similar: bool) -> None:
         """The user gives one of the newest transactions a category by hand."""
@@ -230,6 +296,8 @@ async def play(world: World, pool: Pool, history: Sequence[tuple[Any, ...]]) -> 
                     await set_budget(
                         world.bench.deps, world.people[who], category, None if amount is None else Decimal(amount) / 100
                     )
+            case "goal":
+                await world.save(*rest)
             case "choose":
                 await world.choose(*rest)
             case "sign in":
@@ -238,6 +306,8 @@ async def play(world: World, pool: Pool, history: Sequence[tuple[Any, ...]]) -> 
                     await world.watch(world.people[2])
         world.clock = max(world.clock, world.script.time + timedelta(seconds=1))
         while await budgets.begin_months(world.bench.deps, limit=100):
+            pass
+        while await goals.begin_days(world.bench.deps, limit=100):
             pass
         await world.check()
 

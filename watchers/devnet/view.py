@@ -26,6 +26,10 @@ def apply(view: Mapping[str, Any], event: str, payload: Mapping[str, Any]) -> Js
             after = _with_bucket(view, payload)
         case "budget_update":
             after = {**view, "budgets": payload["budgets"]}
+        case "goal_update":
+            after = {**view, "goals": _with_goal(view.get("goals", ()), payload["goal"])}
+        case "category_updated":
+            after = {**view, "goals": [_renamed(goal, payload["category"]) for goal in view.get("goals", ())]}
         case "notification" | "unread_count":
             after = {**view, "unreadCount": payload["unreadCount"]}
         case _:
@@ -56,6 +60,7 @@ def normal(view: Mapping[str, Any]) -> Json:
         **known,
         "balances": sorted(view["balances"], key=lambda balance: str(_balance_key(balance))),
         "buckets": sorted(buckets, key=lambda bucket: str(bucket["id"])),
+        "goals": sorted(view.get("goals", ()), key=lambda goal: str(goal["goalId"])),
     }
 
 
@@ -106,6 +111,19 @@ def _with_impacts(budgets: Iterable[Mapping[str, Any]], impacts: Iterable[Mappin
         if known is not None and known["periodStart"] == impact["periodStart"]:
             known |= {key: impact[key] for key in known.keys() & impact.keys()} | {"spent": impact["spentAfter"]}
     return list(after.values())
+
+
+def _with_goal(goals: Iterable[Mapping[str, Any]], goal: Mapping[str, Any]) -> list[Any]:
+    """Goals after one of them changed; one that was deleted is shown no more."""
+    others = [one for one in goals if one["goalId"] != goal["goalId"]]
+    return [*others, goal] if goal["isActive"] else others
+
+
+def _renamed(goal: Mapping[str, Any], category: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A goal whose category may have another name now."""
+    if goal["category"] is None or goal["category"]["id"] != category["id"]:
+        return goal
+    return {**goal, "category": {**goal["category"], "name": category["customName"]}}
 
 
 def _put(entries: dict[Any, Any], key: Any, entry: Any, *, amount: Mapping[str, Any]) -> None:
