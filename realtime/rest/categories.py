@@ -201,10 +201,10 @@ async def edit_category(
     if_match: Annotated[str | None, Header("If-Match", "ETag of the category that the change is meant for.")] = None,
 ) -> Mapping[str, object]:
     """Change a category of the user's own; the defaults are changed by preferences."""
-    return await categories.edit(call.deps, call.me.user, _path_uuid(id), _given(body), unless=_is_not(if_match))
+    return await categories.edit(call.deps, call.me.user, _path_uuid(id), given(body), unless=is_not(if_match))
 
 
-def _is_not(if_match: str | None) -> Callable[[Mapping[str, object]], bool]:
+def is_not(if_match: str | None) -> Callable[[Mapping[str, object]], bool]:
     """Whether a category is another one than If-Match names."""
     tags = None if if_match is None else [each.strip().removeprefix("W/") for each in if_match.split(",")]
     return lambda shown: tags is not None and "*" not in tags and f'"{tag_of(orjson.dumps(shown))}"' not in tags
@@ -244,11 +244,11 @@ async def put_preferences(
 ) -> Mapping[str, object]:
     """Give any category a name, a colour and a monthly budget of the user's own, or make it a favourite."""
     return await categories.prefer(
-        call.deps, call.me.user, _path_uuid(id), _given(body), budget_changed=budgets.budget_changed
+        call.deps, call.me.user, _path_uuid(id), given(body), budget_changed=budgets.budget_changed
     )
 
 
-def _given(body: Resource) -> dict[str, Any]:
+def given(body: Resource) -> dict[str, Any]:
     """The fields that were sent, null ones too; what was left out stays as it is."""
     return {name: getattr(body, name) for name in body.model_fields_set}
 

@@ -181,6 +181,20 @@ async def budget_calls(me: Client, pool: Pool, transaction_id: str) -> list[tupl
     ]
 
 
+async def goal_calls(me: Client) -> list[tuple[Client, str, str, Any]]:
+    goal = {"name": "Bike", "targetAmount": "200", "currentAmount": "90", "targetDate": "2100-01-01"}
+    goal_id = (await me.post("/v1/goals", goal)).json["goalId"]
+    spare = (await me.post("/v1/goals", goal)).json["goalId"]
+    return [
+        (me, "POST", "/v1/goals", goal),
+        (me, "GET", "/v1/goals", None),
+        (me, "GET", f"/v1/goals/{goal_id}", None),
+        (me, "PATCH", f"/v1/goals/{goal_id}", {"name": "Boat"}),
+        (me, "DELETE", f"/v1/goals/{spare}", None),
+        (me, "GET", "/v1/savings", None),
+    ]
+
+
 def form(files: dict[str, bytes]) -> aiohttp.FormData:
     made = aiohttp.FormData()
     for name, raw in files.items():
@@ -235,6 +249,7 @@ async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_sett
             *people_calls(me, id_),
             *(await category_calls(anyone, me, deps)),
             *(await budget_calls(me, pool, id_)),
+            *(await goal_calls(me)),
             *(await inbox_calls(me, pool)),
             (me, "GET", "/healthz", None),
             (me, "GET", "/readyz", None),
