@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 _LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BLOCK_LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300)  # block times have whole seconds
 _REORG_BLOCKS = (1, 2, 3, 5, 10, 20, 64, 128)
+_TURN_S = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1)
 
 BLOCKS_INGESTED = Counter("expendi_blocks_ingested", "Blocks committed, empty ones too.", ["chain"])
 EVENTS_INGESTED = Counter("expendi_events_ingested", "Chain events committed with their block.", ["chain"])
@@ -68,6 +69,11 @@ SOCKETS_CONNECTED = Gauge("expendi_sockets_connected", "Sockets with a session o
 EVENTS_DELIVERED = Counter("expendi_events_delivered", "Events written to sockets.")
 CATCH_UPS = Counter("expendi_catch_ups", "Times a socket was brought up from the log instead of from the live stream.")
 SOCKETS_CLOSED = Counter("expendi_sockets_closed", "Sockets closed by the server, by reason.", ["reason"])
+LOOP_TURN_SECONDS = Histogram(
+    "expendi_loop_turn_seconds",
+    "Turns of the web process's event loop longer than 0.25 ms (s): what comes meanwhile waits that long.",
+    buckets=_TURN_S,
+)
 
 RATE_LIMITED = Counter("expendi_rate_limited", "Calls refused by a rate limit, by scope.", ["scope"])
 REQUESTS = Counter("expendi_requests", "REST requests, by route and status.", ["route", "status"])

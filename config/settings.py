@@ -120,6 +120,14 @@ class Settings(BaseModel):
     """Engine.IO ping interval (s); 25 is the protocol's default and keeps proxies awake."""
     ping_timeout_s: float = Field(default=20.0, gt=0)
     """Time a client has to answer a ping (s)."""
+    connect_limit_per_minute: int = Field(default=1200, ge=1)
+    """Socket.IO connections per minute and address of the caller, on one process; IPv6 counts by /64."""
+    waiting_sockets_per_address: int = Field(default=200, ge=1)
+    """Sockets of one address that have not signed in yet, on one process; more are refused (429)."""
+    waiting_sockets: int = Field(default=10_000, ge=1)
+    """Sockets that have not signed in yet, on one process; more are refused (503). Each holds some 20 KiB."""
+    socket_connects_per_minute: int = Field(default=120, ge=1)
+    """Connects per minute and user, on one process: each may read a snapshot."""
     max_sockets_per_user: int = Field(default=50, ge=1)
     """Sockets one user may hold on one process; the oldest is closed for a new one."""
     replay_limit: int = Field(default=10_000, ge=1)

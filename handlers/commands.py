@@ -16,6 +16,8 @@ from store.records import Address
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 MAX_SEQ = 1 << 53
 """JavaScript's integers are exact up to here."""
+FIELDS_MAX = 32
+"""Fields that one call may have: each that is unknown is an error of its own, and costs as much."""
 READ_MAX = 500
 """Notifications that one call may name: some pages of an inbox; `upTo` reaches the rest."""
 
@@ -145,6 +147,8 @@ def parse(name: str, arguments: list[Any]) -> Command:
         raise Invalid(f"There is no such command; there are {', '.join(COMMANDS)}.")
     if len(arguments) > 1:
         raise Invalid(f"{name} takes one argument.")
+    if arguments and isinstance(arguments[0], Mapping) and len(arguments[0]) > FIELDS_MAX:
+        raise Invalid(f"{name} takes no more than {FIELDS_MAX} fields.")
     try:
         return command.model_validate(arguments[0] if arguments else {})
     except ValidationError as error:

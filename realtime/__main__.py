@@ -19,6 +19,7 @@ from config.settings import Settings, SettingsError
 from handlers.deps import Deps
 from realtime.app import build
 from realtime.signatures import Signatures
+from realtime.turns import Loop, settle
 from store.feed import Publisher
 from store.opening import DatabaseUnfit, open_when_ready
 from store.postgres import Pool
@@ -34,6 +35,10 @@ POOL_CLOSE_S = 2.0
 """Time that connections may take to be handed back at a stop (s)."""
 KEEPALIVE_S = 75.0
 """Time an idle connection is kept for its next request (s); proxies keep theirs for 60."""
+BACKLOG = 1024
+"""Connections that may wait in the kernel until they are taken: a herd reconnects after each deploy."""
+LINGER_S = 1.0
+"""Time in which the rest of a body that was refused is still read (s), so that its sender sees the answer."""
 SHUTDOWN_S = 3.0
 """Time that requests under way may take at a stop (s)."""
 
@@ -52,7 +57,8 @@ def main() -> int:
         return 2
     logs.configure(settled.log_level, process="web")
     try:
-        asyncio.run(serve(settled, chains))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(serve(settled, chains))
     except (CanNotStart, DatabaseUnfit) as error:
         sys.stderr.write(logs.scrub(f"{error}\n"))
         return 1
@@ -90,16 +96,18 @@ async def _listening(app: web.Application, settled: Settings) -> AsyncIterator[N
         handler_cancellation=True,
         shutdown_timeout=SHUTDOWN_S,
         keepalive_timeout=KEEPALIVE_S,
+        lingering_time=LINGER_S,
     )
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, settled.host, settled.port, reuse_address=True).start()
+            await web.TCPSite(runner, settled.host, settled.port, backlog=BACKLOG, reuse_address=True).start()
         except OSError as error:
             raise CanNotStart(
                 f"{settled.host}:{settled.port} can't be listened on ({error.strerror}): "
                 f"set {settings.variable('host')} and {settings.variable('port')}."
             ) from error
+        settle()
         host, port = runner.addresses[0][:2]
         logger.info("listening", host=host, port=port)
         sys.stdout.write(f"listening on http://{_shown(host)}:{port}\n")

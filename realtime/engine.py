@@ -15,7 +15,9 @@ from aiohttp import web
 from config import metrics
 from config.settings import Settings
 from handlers.errors import OriginRefused, Problem, Unavailable
+from realtime.door import Door
 from realtime.peers import Peers
+from realtime.ports import RequestFacts
 from realtime.wire import Overlap, Socket
 
 log = structlog.get_logger(__name__)
@@ -42,6 +44,7 @@ class Rules:
     message_bytes: int
     handshake_s: float
     peers: Peers
+    door: Door
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -52,6 +55,7 @@ class Rules:
             message_bytes=MESSAGE_BYTES,
             handshake_s=settings.socket_connect_timeout_s,
             peers=Peers.of(settings),
+            door=Door.of(settings),
         )
 
 
@@ -83,7 +87,14 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # engineio ship
 
     def ended(self, socket: Socket, reason: str) -> None:
         """Pass on that a session ended."""
+        self.signed_in(socket)
         self.handlers["disconnect"](socket, reason)
+
+    def signed_in(self, socket: Socket) -> None:
+        """A session is no stranger's any more, or is over."""
+        caller, socket.caller = socket.caller, None
+        if caller is not None:
+            self.rules.door.leave(caller)
 
     def forget(self, socket: Socket) -> None:
         """Drop a session whose last words were said."""
@@ -137,6 +148,8 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # engineio ship
             return _problem(OriginRefused("Pages of this origin may not connect; add it to EXPENDI_ORIGINS."), request)
         try:
             response = await self._answered(request)
+        except Problem as problem:
+            response = _problem(problem, request)
         except Refused as refused:
             response = _json(400, {"code": refused.code, "message": refused.message})
         except Overlap:
@@ -171,11 +184,14 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # engineio ship
         if request.query.get("EIO") != "4":
             raise Refused(UNSUPPORTED_VERSION)
         if self.stopping:
-            return _problem(Unavailable("This server is stopping; connect again."), request)
+            raise Unavailable("This server is stopping; connect again.")
+        facts = self.rules.peers.facts(request)
+        caller = self.rules.door.enter(facts.remote)
         socket = Socket(self, self.generate_id())
+        socket.caller = caller
         self.sockets[socket.sid] = socket
         socket.send_text("0" + orjson.dumps(self._greeting(socket.sid, transport)).decode())
-        self.handlers["connect"](socket, self._environ(request))
+        self.handlers["connect"](socket, _environ(request, facts))
         socket.schedule_ping()
         if transport == "websocket":
             return await socket.websocket(request)
@@ -207,14 +223,14 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # engineio ship
             raise Refused(BAD_REQUEST)
         return _text(b"ok")
 
-    def _environ(self, request: web.Request) -> dict[str, str]:
-        facts = self.rules.peers.facts(request)
-        return {
-            "REMOTE_ADDR": facts.remote,
-            "HTTP_USER_AGENT": facts.user_agent,
-            "QUERY_STRING": request.query_string,
-            "PATH_INFO": request.path,
-        }
+
+def _environ(request: web.Request, facts: RequestFacts) -> dict[str, str]:
+    return {
+        "REMOTE_ADDR": facts.remote,
+        "HTTP_USER_AGENT": facts.user_agent,
+        "QUERY_STRING": request.query_string,
+        "PATH_INFO": request.path,
+    }
 
 
 def _wants_websocket(request: web.Request) -> bool:
@@ -241,4 +257,8 @@ def _json(status: int, body: Mapping[str, object]) -> web.Response:
 
 def _problem(problem: Problem, request: web.Request) -> web.Response:
     body = orjson.dumps(problem.body(request.get("request_id")))
-    return web.Response(status=problem.status, body=body, content_type="application/problem+json")
+    response = web.Response(status=problem.status, body=body, content_type="application/problem+json")
+    if problem.retry_after_s is not None:
+        response.headers["Retry-After"] = str(max(1, round(problem.retry_after_s)))
+    response.force_close()  # else the next refusal is asked for on the same connection, thousands at once
+    return response

@@ -10,6 +10,8 @@ Stock python-socketio trusts clients. What is different here, each with a contra
 - The caller's address is the real one, by the list of trusted proxies (realtime/peers.py).
 - What waits for a slow client is bounded, then the client is cut (realtime/wire.py).
 - permessage-deflate is not negotiated; messages of clients are bounded before they are parsed (realtime/wire.py).
+- What strangers may cost is bounded before they sign in: connections, waiting sockets, size (realtime/door.py).
+- Packets of one socket are taken a few at a time, and at a pace (realtime/door.py).
 - An unknown namespace is answered `Invalid namespace`, as the reference server does.
 """
 
@@ -34,6 +36,12 @@ RESERVED = frozenset({"connect", "connect_error", "disconnect", "disconnecting",
 """Names that client libraries emit by themselves; nobody may send them."""
 REFUSAL_GRACE_S = 1.0
 """Time between a refused CONNECT and the end of its connection (s): a client that was told leaves by itself first."""
+
+CONNECT_CHARS = 4096
+"""Characters of a packet of a socket that has not signed in: a token and a position have some 700 at most."""
+PARTS = 256
+"""Arrays and objects (brackets and braces, also those in strings) of one packet: commands have a handful. Each is an
+object that the garbage collector looks at, and 64 KiB hold 20,000 of them."""
 
 _HEAD = re.compile(r"([0-3])(?:(/[^,?]{0,100})(?:\?[^,]*)?(?:,|$))?([0-9]{1,15})?(.*)", re.DOTALL)
 
@@ -91,6 +99,19 @@ class Packet(packet.Packet):  # type: ignore[misc]  # socketio ships no types
         return isinstance(data, list) and bool(data) and isinstance(data[0], str) and data[0] not in RESERVED
 
 
+def _look(text: str, *, signed_in: bool) -> None:
+    """Refuse, before anything is parsed, what can't be a packet of this socket; raises BadPacket."""
+    if not text:
+        raise BadPacket("not a packet")
+    if not signed_in:
+        if text[0] != "0" and text[1:2] != "/":
+            raise BadPacket("packet before CONNECT")
+        if len(text) > CONNECT_CHARS:
+            raise BadPacket("CONNECT is too large")
+    if len(text) > PARTS and text.count("[") + text.count("{") > PARTS:
+        raise BadPacket("too many parts")
+
+
 class Gate(Protocol):
     """What namespace `/` is for. `admit` answers CONNECT through the server's `accept` or `reject`."""
 
@@ -135,6 +156,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # socketio ship
         """Register a socket under its sid, in its rooms, and answer its CONNECT; `then` are frames that follow."""
         socket.phase = "in"
         socket.disarm()
+        self.eio.signed_in(socket)
         self.manager.register(sid, socket.sid, rooms=rooms)
         answer = {"sid": sid} if pid is None else {"sid": sid, "pid": pid}
         socket.send_frame(frames.text_frame(b"40" + orjson.dumps(answer)) + then)
@@ -167,7 +189,8 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # socketio ship
 
     def _handle_eio_message(self, socket: Socket, text: str) -> None:
         try:
-            pkt = Packet(encoded_packet=text or " ")
+            _look(text, signed_in=socket.phase == "in")
+            pkt = Packet(encoded_packet=text)
         except BadPacket as error:
             return self.eio.refuse(socket, str(error))
         if pkt.namespace != ROOT:

@@ -22,6 +22,7 @@ from config.settings import Settings
 from handlers.errors import FieldError, Internal, Invalid, Problem, Unauthenticated, Unavailable
 from handlers.rules.periods import iso
 from realtime import frames
+from realtime.door import SignIns
 from realtime.fanout import Feed, Hub, Member, kick
 from realtime.ports import Identity, Ports, RequestFacts
 from realtime.protocol import SocketServer
@@ -40,6 +41,8 @@ PATIENCE = 0.5
 """Part of the handshake's time in which a database that is away is asked again: a restart should not be a refusal,
 since clients do not come back by themselves after one."""
 MAC_BYTES = 16
+ADMITTED_AT_ONCE = 64
+"""Connects under way at a time: a herd waits here, before it asks for anything, and not in the database's queue."""
 
 
 class Handshake(BaseModel):
@@ -117,6 +120,8 @@ class Resume:
     def __init__(self, hub: Hub, repair: Repair, ports: Ports, *, settings: Settings, publisher: Publisher) -> None:
         self._hub, self._repair, self._ports = hub, repair, ports
         self._settings, self._publisher = settings, publisher
+        self._sign_ins = SignIns(settings.socket_connects_per_minute)
+        self._admitted = asyncio.Semaphore(ADMITTED_AT_ONCE)
         self._pids = Pids(settings.secret_key.get_secret_value().encode())
         self.server: SocketServer
         self.seated: Callable[[Member, Identity], bytes] = _not_told
@@ -125,7 +130,8 @@ class Resume:
     async def admit(self, socket: Socket, auth: Mapping[str, Any]) -> None:
         """Answer a CONNECT. Runs as a task that the socket's end cancels."""
         try:
-            await self._admit(socket, Handshake.of(auth))
+            async with self._admitted:
+                await self._admit(socket, Handshake.of(auth))
         except Problem as problem:
             self.server.reject(socket, problem)
         except Exception as error:  # the one place of a connect
@@ -137,6 +143,7 @@ class Resume:
 
     async def _admit(self, socket: Socket, handshake: Handshake) -> None:
         identity = await self._patiently(lambda: self._ports.auth.verify(handshake.token))
+        self._sign_ins.enter(identity.user)
         feed = self._hub.hold(identity.user)
         try:
             await self._heard(feed)

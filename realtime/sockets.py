@@ -21,6 +21,7 @@ from realtime.ports import Identity, Ports
 from realtime.protocol import SocketServer
 from realtime.repair import Repair, passes
 from realtime.resume import Resume
+from realtime.turns import hear_first
 from realtime.wire import Socket
 from store.feed import Publisher, Subscriber
 
@@ -58,6 +59,7 @@ class RealtimeServer:
             self._repair.lost,
             self._repair.restored,
             on_batch=self.hub.on_batch,
+            on_open=hear_first,
         )
         self.server = SocketServer(
             self,

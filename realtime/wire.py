@@ -11,13 +11,15 @@ from asyncio import TimerHandle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.base_protocol import BaseProtocol
 from engineio.async_socket import AsyncSocket
 from engineio.packet import MESSAGE
 from engineio.packet import Packet as EnginePacket
 
 from realtime import frames
+from realtime.door import HELD_S, Pace
 
 if TYPE_CHECKING:
     from realtime.engine import EngineServer
@@ -29,6 +31,8 @@ GOODBYE_S = 2.0
 """Time a client has to answer a close (s), or a polling client to fetch its last packets."""
 POLL_PACKETS = 16
 """Packets in one answer to a poll: python-engineio's client takes no more."""
+EARLY_PACKETS = 64
+"""Packets and KiB that a socket may send before it has signed in: a CONNECT and some pongs are enough."""
 STALL_S = 60.0
 """Time without room in a socket's buffer (s) after which nobody reads it any more, though it may send."""
 
@@ -66,6 +70,10 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
         self._poll: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._posting = False
+        self._pace = Pace()
+        self._intake: BaseProtocol | None = None
+        self.caller: str | None = None
+        """Whose door it stands in until it has signed in."""
         self.left_by_client = False
         self._timer: TimerHandle | None = None
         self._deadline: TimerHandle | None = None
@@ -212,6 +220,18 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
         else:
             self.server.refuse(self, "engine packet")
 
+    async def _paced(self, size: int) -> None:
+        """Count what the client sent (characters): others have their turn, and who sends too much is read later."""
+        wait_s = self._pace.charge(size, asyncio.get_running_loop().time())
+        if self.caller is not None and self._pace.taken > EARLY_PACKETS:
+            self.server.refuse(self, "too much before CONNECT")
+        elif self._pace.held_s > HELD_S:
+            self.server.refuse(self, "too many packets")
+        elif wait_s is not None:
+            if self._intake is not None:
+                self._intake.pause_reading()  # aiohttp goes on as soon as it is asked for the next message
+            await asyncio.sleep(wait_s)
+
     # -- polling -------------------------------------------------------------------------------------------------------
 
     async def poll(self) -> bytes:
@@ -257,17 +277,16 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
         self._posting = True
         try:
             body = await _bounded(request, self.server.rules.message_bytes)
+            packets = None if body is None else _packets(body)
+            if packets is None:
+                self.server.refuse(self, "post body")
+            for packet in packets or ():
+                if self.closing:
+                    break
+                self.take(packet)
+                await self._paced(len(packet))
         finally:
             self._posting = False
-        try:
-            packets = None if body is None else body.decode().split("\x1e")
-        except UnicodeDecodeError:
-            packets = None
-        if packets is None:
-            self.server.refuse(self, "post body")
-        for packet in packets or ():
-            if not self.closing:
-                self.take(packet)
         return self.left_by_client or not self.closing
 
     # -- websocket -----------------------------------------------------------------------------------------------------
@@ -275,8 +294,12 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
     async def websocket(self, request: web.Request) -> web.StreamResponse:
         """Carry the session on a websocket until it ends: from its start, or after the client's upgrade."""
         # The offer of permessage-deflate is not taken: it costs 90 KB per connection and 13 us per event.
-        ws = web.WebSocketResponse(compress=False, timeout=GOODBYE_S, max_msg_size=self.server.rules.message_bytes)
+        # Pings are answered here: aiohttp answers as many as were sent before it gives anyone else a turn.
+        ws = web.WebSocketResponse(
+            compress=False, timeout=GOODBYE_S, max_msg_size=self.server.rules.message_bytes, autoping=False
+        )
         self.upgrading = self.connected
+        self._intake = request.protocol
         try:
             drainer = await ws.prepare(request)
             if self.upgrading and not await self._probed(ws):
@@ -296,11 +319,11 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
     async def _probed(self, ws: web.WebSocketResponse) -> bool:
         try:
             async with asyncio.timeout(PROBE_S):
-                if (await ws.receive()).data != PING + "probe":
+                if (await self._received(ws)).data != PING + "probe":
                     return False
                 await ws.send_str(PONG + "probe")
                 self._end_poll()
-                return (await ws.receive()).data == UPGRADE and not self.closing
+                return (await self._received(ws)).data == UPGRADE and not self.closing
         except TimeoutError:
             return False
 
@@ -327,7 +350,7 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
 
     async def _read(self, ws: web.WebSocketResponse) -> None:
         while not self.closing:
-            message = await ws.receive()
+            message = await self._received(ws)
             if message.type is WSMsgType.TEXT:
                 self.take(message.data)
             elif message.type is WSMsgType.BINARY:
@@ -337,9 +360,31 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
         if self._goodbye is not None:
             await asyncio.wait([self._goodbye])
 
+    async def _received(self, ws: web.WebSocketResponse) -> WSMessage:
+        """The next message; control frames are answered, and everything is paced."""
+        while True:
+            message = await ws.receive()
+            if message.type is WSMsgType.PING:
+                await ws.pong(message.data)
+            elif message.type is not WSMsgType.PONG:
+                break
+            await self._paced(0)
+        if message.type is WSMsgType.TEXT:
+            await self._paced(len(message.data))
+        return message
+
+
+def _packets(body: bytes) -> list[str] | None:
+    try:
+        return body.decode().split("\x1e")
+    except UnicodeDecodeError:
+        return None
+
 
 async def _bounded(request: web.Request, limit_bytes: int) -> bytes | None:
     body = bytearray()
+    if (request.content_length or 0) > limit_bytes:
+        return None
     try:
         async for chunk in request.content.iter_any():
             body += chunk

@@ -180,12 +180,16 @@ class Subscriber:
         on_restored: Callable[[], None],
         *,
         on_batch: Callable[[], None] | None = None,
+        on_open: Callable[[asyncio.BaseTransport], None] | None = None,
         timeout_s: float = 2.0,
         keepalive_s: float = 5.0,
     ) -> None:
-        """`on_batch` runs after all messages of one read. A connection silent for two `keepalive_s` is cut."""
+        """`on_batch` runs after all messages of one read, `on_open` gets each new connection.
+
+        A connection silent for two `keepalive_s` is cut.
+        """
         self._endpoint = Endpoint.of(redis)
-        self._on_message, self._on_batch = on_message, on_batch
+        self._on_message, self._on_batch, self._on_open = on_message, on_batch, on_open
         self._on_lost, self._on_restored = on_lost, on_restored
         self._timeout_s, self._keepalive_s = timeout_s, keepalive_s
         self._wanted: dict[bytes, None] = {}
@@ -286,6 +290,8 @@ class Subscriber:
     async def _connect(self) -> Link:
         link = Link(self._on_reply, self._on_batch)
         await connect(self._endpoint, link, timeout_s=self._timeout_s)
+        if self._on_open is not None and link.transport is not None:
+            self._on_open(link.transport)
         self._link, self._refusal = link, ""
         waiting = [self._join(name).done for name in self._wanted]
         if waiting:

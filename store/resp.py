@@ -71,6 +71,11 @@ class Link(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     @property
+    def transport(self) -> asyncio.Transport | None:
+        """The open transport."""
+        return self._transport
+
+    @property
     def unsent_bytes(self) -> int:
         """Bytes written that the kernel has not taken."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()

@@ -45,6 +45,12 @@ def test_unknown_fields_are_refused_by_name() -> None:
     assert refused.value.errors == (FieldError("/userId", "Extra inputs are not permitted"),)
 
 
+def test_too_many_fields_are_refused_without_naming_each() -> None:
+    with pytest.raises(Invalid, match="no more than 32 fields") as refused:
+        parse("ack", [{str(number): number for number in range(7_000)}])
+    assert refused.value.errors == ()
+
+
 def test_an_unknown_command_says_which_there_are() -> None:
     with pytest.raises(Invalid, match=r"join_user_room.*ack.*renew"):
         parse("mark_red", [])

@@ -18,6 +18,7 @@ from handlers.commands import Command
 from realtime.fanout import Hub
 from realtime.ports import Ports, RequestFacts
 from realtime.sockets import RealtimeServer, build
+from realtime.turns import Loop
 from store.records import Entry, Head
 from tests.realtime.stage import FakeHeights, FakeIdentity, FakeSnapshot, all_ports, settings
 
@@ -116,4 +117,5 @@ async def serve(name: str, redis_url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], sys.argv[2]))
+    with asyncio.Runner(loop_factory=Loop if sys.argv[1] == "ours" else None) as runner:
+        runner.run(serve(sys.argv[1], sys.argv[2]))
