@@ -348,8 +348,9 @@ async def _write(setting: Setting, book: Book) -> list[Frame]:
     await spending.save_balances(tx, {key: book.balances[key] for key in book.changed_balances})
     if book.opened:
         await spending.open_scopes(tx, chain_id, list(book.opened), number=number)
-    await ledger.record(tx, book.rows)
+    # Categories before their rows: what is recorded then tells of both at once.
     await budgets.save(tx, book.purses.values())
+    await ledger.record(tx, book.rows)
     await goals.after_block(tx, book)
     await notifications.record(tx, [notice for inbox in book.inboxes.values() for notice in inbox.kept])
     if book.lacks_category:

@@ -1,21 +1,23 @@
-"""Persistence: a block's ledger rows go to ClickHouse as they are now, reverted ones as tombstones.
+"""Persistence: what changed in the ledger goes to ClickHouse as it is now, reverted rows as tombstones.
 
-Killed between any two steps it is simply run again: the insert is idempotent, the mark names the revision that was
-read, and the request stays until mark and deletion commit together.
+A job per block is the wake-up; what it writes is decided by `ledger_changes`, of which a chain's persister leaves none.
+Killed between any two steps it is simply run again: a batch keeps its extent until the transaction that ends it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal, localcontext
+from uuid import UUID
 
 import orjson
 
 from store import outbox, persistence
 from store.clickhouse import Analytics
 from store.outbox import Claim
-from store.persistence import BlockRows, Kind, LedgerRow, TransactionEvent
-from store.postgres import Pool, Tx, frozen, in_transaction
+from store.persistence import Batch, Kind, LedgerRow, TransactionEvent
+from store.postgres import Pool, Tx, in_transaction, retrying
 from store.records import Direction, TransactionRow
 
 KINDS: Mapping[str, Kind] = {
@@ -43,20 +45,60 @@ CEILING = Decimal(10) ** 20
 """Amounts from here on have no decimal in ClickHouse (38 digits in all); their integer is kept all the same."""
 
 
-async def persist(pool: Pool, analytics: Analytics, claim: Claim) -> bool:
-    """Persist the block that a claim names; False when it changed meanwhile and has to be persisted again."""
-    async with frozen(pool) as tx:
-        block = await persistence.read(tx, claim.args["chainId"], claim.args["hash"])
-    if block is not None and block.rows:
-        await persistence.insert(analytics, [event(each) for each in block.rows], token=block.token)
-    return await in_transaction(pool, lambda tx: _finish(tx, block, claim))
+BATCH = 5000
+"""Changes of one insert, about: large enough for ClickHouse, and some 10 MB here."""
+BUDGET_S = 4.0
+"""Time a job goes on taking batches (s); with the slowest insert still well within the job's limit."""
+PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+"""Waits for transactions that began before the block's ended (s): blocks of other chains take about so long."""
+
+Sleep = Callable[[float], Awaitable[object]]
 
 
-async def _finish(tx: Tx, block: BlockRows | None, claim: Claim) -> bool:
-    # In the order in which a block's transaction takes these locks.
-    if block is not None and not await persistence.mark(tx, block):
-        return False
-    return await outbox.done(tx, claim)
+async def persist(pool: Pool, analytics: Analytics, claim: Claim, *, sleep: Sleep = asyncio.sleep) -> bool:
+    """Persist what of the claim's chain has changed; False when something of its block is left: run again.
+
+    While another persister is at it, its request is left to that one: it looks again after it has let go.
+    """
+    chain_id, block_hash = claim.args["chainId"], claim.args["hash"]
+    until = asyncio.get_running_loop().time() + BUDGET_S
+    pauses = iter(PAUSES_S)
+    ended = False
+    while asyncio.get_running_loop().time() < until:
+        async with persistence.taken(pool, chain_id) as conn:
+            if conn is None:
+                return True
+            ended |= await drain(conn, analytics, chain_id, until=until, claim=claim)
+        left = await persistence.waiting(pool, chain_id, block_hash)
+        if not left.ripe and not left.of_block:
+            return ended or await in_transaction(pool, lambda tx: outbox.done(tx, claim))
+        if not left.ripe:
+            pause = next(pauses, None)
+            if pause is None:
+                return False
+            await sleep(pause)
+    return False
+
+
+async def drain(conn: Tx, analytics: Analytics, chain_id: int, *, until: float, claim: Claim | None = None) -> bool:
+    """Take batches until nothing is left or the loop's time is `until`; whether the claim's request ended with one."""
+    ended = False
+    while batch := await persistence.next_batch(conn, chain_id, about=BATCH):
+        if batch.rows:
+            await persistence.insert(analytics, [event(each) for each in batch.rows], token=batch.token)
+        requests = await _finish(conn, batch)
+        ended |= claim is not None and claim.id in requests
+        if asyncio.get_running_loop().time() >= until:
+            break
+    return ended
+
+
+async def _finish(conn: Tx, batch: Batch) -> frozenset[UUID]:
+    async def once() -> frozenset[UUID]:
+        async with conn.transaction():
+            return await persistence.finish(conn, batch)
+
+    return await retrying(once)
 
 
 def event(ledger: LedgerRow) -> TransactionEvent:
@@ -83,6 +125,7 @@ def event(ledger: LedgerRow) -> TransactionEvent:
         amount=None if row.decimals is None else fitted(Decimal(row.amount), shift=-row.decimals),
         amount_usd=None if row.usd is None else fitted(row.usd),
         token_address=row.token,
+        category_id=ledger.category_id or "",
         recipient_address=(row.counterparty or "") if row.direction == "out" else "",
         fee_wei=row.fee_wei,
         gas_used=row.gas_used,

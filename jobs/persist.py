@@ -8,7 +8,7 @@ from store.outbox import Claim
 
 
 async def run(tools: Tools, claim: Claim) -> bool:
-    """Bring ClickHouse's rows of a block to what the ledger has now."""
+    """Bring ClickHouse's rows of the block's chain to what the ledger has now."""
     return await persistence.persist(tools.deps.pool, tools.analytics, claim)
 
 

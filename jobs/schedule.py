@@ -29,8 +29,7 @@ from store.outbox import Queue
 log = structlog.get_logger(__name__)
 
 UNPERSISTED_S = 5.0
-"""Age at which a block's persistence is asked for again (s): some hundred times what a job takes."""
-UNPERSISTED_LIMIT = 1000
+"""Age at which a change's persistence is asked for again (s): some hundred times what a job takes."""
 MONTHS_AT_ONCE = 200
 """Users told of a new month between two looks at the clock."""
 PROFILES_AT_ONCE = 100
@@ -75,8 +74,8 @@ async def begin_days(tools: Tools) -> int:
 
 
 async def ask_unpersisted(tools: Tools) -> int:
-    """Request persistence of blocks whose request was lost; cheap when there are none."""
-    asked = await persistence.ask_unpersisted(tools.deps.pool, older_than_s=UNPERSISTED_S, limit=UNPERSISTED_LIMIT)
+    """Request persistence of what waits though its request was lost; cheap when nothing does."""
+    asked = await persistence.ask_unpersisted(tools.deps.pool, older_than_s=UNPERSISTED_S)
     if asked:
         await tools.deps.publisher.wake(keys.JOBS_WAKE)
     return asked

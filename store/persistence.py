@@ -1,14 +1,22 @@
-"""The ledger on its way to ClickHouse: a block's rows as one instant has them, and the mark that says they arrived."""
+"""The ledger on its way to ClickHouse: which rows changed, batch by batch, and what has arrived.
+
+Every statement that changes what analytics show of a ledger row gives it a higher `version` and inserts a row in
+`ledger_changes`. A chain's one persister (`taken`) takes changes of ended transactions in order (`next_batch`), inserts
+the rows as they are now, and ends the batch (`finish`). Whatever is repeated or late changes nothing: a batch keeps its
+extent and so its token, and of two versions of a row ClickHouse believes the higher.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
 from typing import Literal
+from uuid import UUID
 
 import asyncpg
 
@@ -27,29 +35,50 @@ Kind = Literal["deposit", "withdrawal", "transfer", "spend"]
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """A ledger row and its version, which grows with every change of it."""
+    """A ledger row, its version, which grows with every change of it, and the id of its category."""
 
     row: TransactionRow
     version: int
+    category_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class BlockRows:
-    """All ledger rows of a block, canonical or not, at one `revision` of it."""
+class Batch:
+    """Rows that changed in a chain's transactions up to `xid`, canonical or not, as they are now."""
 
     chain_id: int
-    hash: str
-    revision: int
+    xid: str
     rows: tuple[LedgerRow, ...]
 
     @property
     def token(self) -> str:
-        """Names exactly this state of the block's rows: the same token never stands for two.
+        """Names exactly this batch: the same changes, whatever became of their rows meanwhile.
 
-        The versions are part of it, since a row may change (a category, say) without the block.
+        A row that changed again since is sent again, with the batch of that change.
         """
-        versions = ",".join(str(each.version) for each in self.rows)
-        return f"{self.chain_id}:{self.hash}:{self.revision}:{hashlib.sha256(versions.encode()).hexdigest()[:16]}"
+        named = hashlib.sha256()
+        for each in self.rows:
+            named.update(f"{each.row.user}:{each.row.block_hash}:{each.row.tx_hash}:{each.row.n},".encode())
+        return f"{self.chain_id}:{self.xid}:{named.hexdigest()[:32]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is left of a chain: something that can be taken now, something of the block that was asked about."""
+
+    ripe: bool
+    of_block: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Persisted:
+    """What of a user has reached ClickHouse. `version` grows whenever more has.
+
+    `as_of`: chain id -> highest block up to which every change of the user's rows has arrived.
+    """
+
+    version: int
+    as_of: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +105,7 @@ class TransactionEvent:
     amount: Decimal | None
     amount_usd: Decimal | None
     token_address: Address
+    category_id: str
     recipient_address: str
     fee_wei: int | None
     gas_used: int | None
@@ -89,13 +119,22 @@ COLUMNS = tuple(field.name for field in fields(TransactionEvent))
 _values = attrgetter(*COLUMNS)
 
 
-async def read(tx: Tx, chain_id: int, block_hash: str) -> BlockRows | None:
-    """A block's rows; None when the block is not kept. Call in a `frozen` transaction: two reads, one instant."""
-    revision = await tx.fetchval(SQL["block"], chain_id, block_hash)
-    if revision is None:
+@asynccontextmanager
+async def taken(pool: Pool, chain_id: int) -> AsyncIterator[Tx | None]:
+    """The connection of the chain's only persister meanwhile; None when another one is at it.
+
+    Two at once, after a connection was lost, would do no harm: both take the same batch under the same token.
+    """
+    async with pool.acquire() as conn:  # giving it back gives the lock back
+        yield conn if await conn.fetchval(SQL["take"], chain_id) else None
+
+
+async def next_batch(conn: Tx, chain_id: int, *, about: int) -> Batch | None:
+    """The batch that somebody left, else one of `about` changes: more when one transaction has more; None: all done."""
+    xid = await conn.fetchval(SQL["plan"], chain_id, about)
+    if xid is None:
         return None
-    rows = await tx.fetch(SQL["rows"], chain_id, block_hash)
-    return BlockRows(chain_id, block_hash, revision, tuple(map(_ledger_row, rows)))
+    return Batch(chain_id, xid, tuple(map(_ledger_row, await conn.fetch(SQL["rows"], chain_id, xid))))
 
 
 async def insert(analytics: Analytics, events: Sequence[TransactionEvent], *, token: str) -> None:
@@ -103,14 +142,32 @@ async def insert(analytics: Analytics, events: Sequence[TransactionEvent], *, to
     await analytics.insert(TABLE, COLUMNS, [_values(event) for event in events], token=token)
 
 
-async def mark(tx: Tx, block: BlockRows) -> bool:
-    """Say that these rows are persisted; False when the block has changed since they were read."""
-    return bool(await tx.fetchval(SQL["mark"], block.chain_id, block.hash, block.revision))
+async def finish(tx: Tx, batch: Batch) -> frozenset[UUID]:
+    """Say in one transaction that the batch has arrived; returns the requests of blocks that ended with it."""
+    await tx.execute(SQL["mark"], batch.chain_id, batch.xid)
+    return frozenset(row["id"] for row in await tx.fetch(SQL["forget"], batch.chain_id, batch.xid))
 
 
-async def ask_unpersisted(conn: Tx | Pool, *, older_than_s: float, limit: int) -> int:
-    """Request persistence of blocks that wait longer than `older_than_s` and are on nobody's list; returns how many."""
-    return len(await conn.fetch(SQL["ask"], older_than_s, limit))
+async def waiting(conn: Tx | Pool, chain_id: int, block_hash: str) -> Waiting:
+    """What a persister that found nothing more to take has left."""
+    row = await conn.fetchrow(SQL["waiting"], chain_id, block_hash)
+    assert row is not None
+    return Waiting(row["ripe"], row["of_block"])
+
+
+async def persisted(conn: Tx | Pool, user: Address) -> Persisted:
+    """What of a user has reached ClickHouse. Ask before the figures are queried: they are then at least as new."""
+    rows = await conn.fetch(SQL["persisted"], user)
+    as_of = {row["chain_id"]: row["as_of"] for row in rows if row["chain_id"] is not None}
+    return Persisted(rows[0]["version"], as_of)
+
+
+async def ask_unpersisted(conn: Tx | Pool, *, older_than_s: float) -> int:
+    """Request persistence of chains with a change that waits longer than `older_than_s`; returns how many.
+
+    One request that was handed out less than so long ago is left alone.
+    """
+    return len(await conn.fetch(SQL["ask"], older_than_s))
 
 
 async def lag_s(conn: Tx | Pool) -> float:
@@ -124,4 +181,5 @@ async def prune_preimages(conn: Tx | Pool, *, margin_blocks: int, batch: int) ->
 
 
 def _ledger_row(row: asyncpg.Record) -> LedgerRow:
-    return LedgerRow(transaction_row(row), row["version"])
+    category = row["category_id"]
+    return LedgerRow(transaction_row(row), row["version"], None if category is None else str(category))

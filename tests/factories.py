@@ -81,7 +81,10 @@ async def insert_transactions(conn: Tx, rows: Sequence[TransactionRow]) -> None:
     await ledger.record(conn, rows)
     taken_back = [(row.user, row.block_hash, row.tx_hash, row.n) for row in rows if not row.canonical]
     await conn.executemany(
-        """UPDATE transactions SET canonical = false, version = nextval('ledger_version')
-           WHERE (user_address, block_hash, tx_hash, n) = ($1, $2, $3, $4)""",
+        """WITH changed AS (
+               UPDATE transactions SET canonical = false, version = nextval('ledger_version')
+               WHERE (user_address, block_hash, tx_hash, n) = ($1, $2, $3, $4) RETURNING *)
+           INSERT INTO ledger_changes (user_address, chain_id, block_number, block_hash, tx_hash, n)
+           SELECT user_address, chain_id, block_number, block_hash, tx_hash, n FROM changed""",
         taken_back,
     )

@@ -57,6 +57,9 @@ FROM transaction_categories AS a
 JOIN unnest($1::text[], $2::text[]) AS k (u, id) ON a.user_address = k.u AND a.transaction_id = k.id
 
 -- save_assigned --
+-- Rows that the ledger has already are changed by it, for persistence: their version grows, their change is told, and
+-- their block is asked for. A block's own rows are written after their categories and tell it themselves.
+WITH saved AS (
 INSERT INTO transaction_categories (user_address, transaction_id, chain_id, category_id, confidence_score, source,
                                     reasoning, is_manual_override, revision)
 SELECT u, id, split_part(id, ':', 1)::bigint, category_id, confidence::numeric, source, reasoning, source = 'manual', rev
@@ -66,6 +69,21 @@ ON CONFLICT (user_address, transaction_id) DO UPDATE SET
     category_id = excluded.category_id, confidence_score = excluded.confidence_score, source = excluded.source,
     reasoning = excluded.reasoning, is_manual_override = excluded.is_manual_override, revision = excluded.revision,
     updated_at = now()
+RETURNING user_address, transaction_id
+), changed AS (
+    UPDATE transactions AS t SET version = nextval('ledger_version'), updated_at = now()
+    FROM saved AS s WHERE t.user_address = s.user_address AND t.id = s.transaction_id AND t.canonical
+    RETURNING t.user_address, t.chain_id, t.block_number, t.block_hash, t.tx_hash, t.n
+), asked AS (
+    INSERT INTO outbox (queue, job, args)
+    SELECT DISTINCT ON (chain_id) 'quick', 'persist_block',
+           jsonb_build_object('chainId', chain_id, 'number', block_number, 'hash', block_hash)
+    FROM changed ORDER BY chain_id, block_number DESC
+    ON CONFLICT (job, args) DO UPDATE SET
+        created_at = greatest(clock_timestamp(), outbox.created_at + interval '1 microsecond'), enqueued_at = NULL
+)
+INSERT INTO ledger_changes (user_address, chain_id, block_number, block_hash, tx_hash, n)
+SELECT user_address, chain_id, block_number, block_hash, tx_hash, n FROM changed
 
 -- save_memory --
 INSERT INTO category_memory (user_address, feature, category_id, count)

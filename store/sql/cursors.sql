@@ -31,10 +31,11 @@ WHERE chain_id = $1 AND (head <> $2 OR finalized < $3)
 
 -- apply_block --
 -- A block that comes back keeps its generation: how often it was reverted before.
-INSERT INTO blocks (chain_id, hash, number, parent_hash, block_time, canonical)
-VALUES ($1, $2, $3, $4, $5, true)
+INSERT INTO blocks (chain_id, hash, number, parent_hash, block_time, canonical, changed_xid)
+VALUES ($1, $2, $3, $4, $5, true, pg_current_xact_id())
 ON CONFLICT (chain_id, hash) DO UPDATE SET
-    canonical = true, revision = blocks.revision + 1, persisted_at = NULL, changed_at = now()
+    canonical = true, revision = blocks.revision + 1, persisted_at = NULL, changed_at = now(),
+    changed_xid = excluded.changed_xid
 RETURNING generation
 
 -- count_rows --
@@ -44,7 +45,7 @@ WHERE chain_id = $1 AND hash = $2
 
 -- revert_block --
 UPDATE blocks SET canonical = false, generation = generation + 1, revision = revision + 1, changed_at = now(),
-                  persisted_at = CASE WHEN transactions = 0 THEN now() END
+                  changed_xid = pg_current_xact_id(), persisted_at = CASE WHEN transactions = 0 THEN now() END
 WHERE chain_id = $1 AND hash = $2 AND canonical
 RETURNING number, parent_hash, block_time, generation, transactions
 

@@ -1,4 +1,6 @@
 -- record --
+-- Whatever changes a row says so in the same statement, for persistence: see store/persistence.py.
+WITH changed AS (
 INSERT INTO transactions (user_address, chain_id, block_hash, tx_hash, n, id, event_id, role, log_index, block_number,
                           block_time, type, account_type, direction, token, symbol, decimals, amount, usd, wallet,
                           bucket_id, bucket, to_bucket_id, to_bucket, counterparty, spender, fee_wei, fee_usd,
@@ -16,11 +18,21 @@ FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::int[], $6::tex
 ON CONFLICT (user_address, chain_id, block_hash, tx_hash, n) DO UPDATE SET
     canonical = true, event_id = excluded.event_id, version = nextval('ledger_version'), updated_at = now()
 WHERE NOT transactions.canonical
+RETURNING user_address, chain_id, block_number, block_hash, tx_hash, n
+)
+INSERT INTO ledger_changes (user_address, chain_id, block_number, block_hash, tx_hash, n)
+SELECT user_address, chain_id, block_number, block_hash, tx_hash, n FROM changed
 
 -- revert --
-UPDATE transactions SET canonical = false, version = nextval('ledger_version'), updated_at = now()
-WHERE chain_id = $1 AND block_hash = $2 AND canonical
-RETURNING user_address
+WITH changed AS (
+    UPDATE transactions SET canonical = false, version = nextval('ledger_version'), updated_at = now()
+    WHERE chain_id = $1 AND block_hash = $2 AND canonical
+    RETURNING user_address, chain_id, block_number, block_hash, tx_hash, n
+), told AS (
+    INSERT INTO ledger_changes (user_address, chain_id, block_number, block_hash, tx_hash, n)
+    SELECT user_address, chain_id, block_number, block_hash, tx_hash, n FROM changed
+)
+SELECT DISTINCT user_address FROM changed
 
 -- keep_buckets --
 INSERT INTO preimages (chain_id, block_number, block_hash, relation, key, was)

@@ -15,9 +15,10 @@ SELECT chain_id, number, hash, block_time, head, finalized FROM chain_cursors WH
 
 -- add_block --
 -- Past blocks that were never kept, because nothing in them was ours then.
-INSERT INTO blocks (chain_id, hash, number, parent_hash, block_time, canonical)
-VALUES ($1, $2, $3, $4, $5, true)
-ON CONFLICT (chain_id, hash) DO UPDATE SET revision = blocks.revision + 1, persisted_at = NULL, changed_at = now()
+INSERT INTO blocks (chain_id, hash, number, parent_hash, block_time, canonical, changed_xid)
+VALUES ($1, $2, $3, $4, $5, true, pg_current_xact_id())
+ON CONFLICT (chain_id, hash) DO UPDATE SET
+    revision = blocks.revision + 1, persisted_at = NULL, changed_at = now(), changed_xid = excluded.changed_xid
 
 -- recount --
 UPDATE blocks AS b SET transactions = (

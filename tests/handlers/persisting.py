@@ -32,10 +32,23 @@ async def revert_block(pool: Pool, row: TransactionRow) -> None:
         await blocks.request_persistence(tx, row.chain_id, ref)
 
 
+async def change_rows(pool: Pool, assignments: str, where: str) -> None:
+    """What a statement that changes ledger rows without their block does."""
+    await pool.execute(
+        f"""WITH changed AS (
+                UPDATE transactions SET version = nextval('ledger_version'), {assignments} WHERE {where} RETURNING *)
+            INSERT INTO ledger_changes (user_address, chain_id, block_number, block_hash, tx_hash, n)
+            SELECT user_address, chain_id, block_number, block_hash, tx_hash, n FROM changed"""
+    )
+
+
 async def canonical(pool: Pool) -> list[tuple[Any, ...]]:
     rows = await pool.fetch(
-        """SELECT id, event_id, user_address, role, block_hash, n, type, direction, amount, usd, token, version
-           FROM transactions WHERE canonical ORDER BY user_address, id"""
+        """SELECT id, event_id, t.user_address, role, block_hash, n, type, direction, amount, usd, token, version,
+                  coalesce(category_id::text, '')
+           FROM transactions AS t LEFT JOIN transaction_categories AS a
+               ON a.user_address = t.user_address AND a.transaction_id = t.id
+           WHERE canonical ORDER BY t.user_address, id"""
     )
     return [tuple(row) for row in rows]
 
@@ -43,7 +56,7 @@ async def canonical(pool: Pool) -> list[tuple[Any, ...]]:
 async def persisted(analytics: Analytics) -> list[tuple[Any, ...]]:
     return await analytics.rows(
         """SELECT transaction_id, event_id, user_id, role, toString(block_hash), n, type, toString(direction),
-                  amount_raw, amount_usd, token_address, version
+                  amount_raw, amount_usd, token_address, version, category_id
            FROM transaction_events FINAL ORDER BY user_id, transaction_id"""
     )
 

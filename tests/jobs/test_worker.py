@@ -273,13 +273,13 @@ async def test_lag_and_depth_are_measured(tools: Tools, monkeypatch: pytest.Monk
     monkeypatch.setattr(worker, "MEASURE_S", 0.02)
     async with tools.deps.pool.acquire() as conn:
         await insert_transactions(conn, [make_transaction()])
-    await tools.deps.pool.execute("UPDATE blocks SET changed_at = now() - interval '1 minute'")
+    await tools.deps.pool.execute("UPDATE ledger_changes SET changed_at = now() - interval '1 minute'")
     async with working(tools, Probe(lambda _: until(release.is_set))):
         release = asyncio.Event()
         await ask(tools)
         await until(lambda: REGISTRY.get_sample_value("expendi_outbox_depth") == 1)
         await until(lambda: 60 <= (REGISTRY.get_sample_value("expendi_persist_lag_seconds") or 0) < 600)
-        await tools.deps.pool.execute("UPDATE blocks SET persisted_at = now()")
+        await tools.deps.pool.execute("DELETE FROM ledger_changes")
         await until(lambda: REGISTRY.get_sample_value("expendi_persist_lag_seconds") == 0)
         release.set()
 

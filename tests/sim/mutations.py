@@ -157,7 +157,8 @@ def _forgetful() -> Patches:
 
 @mutation(4, "a ledger row that is there already is an error", "reorg", "come_back")
 def _no_conflict() -> Patches:
-    plain = ledger.SQL["record"].partition("ON CONFLICT")[0]
+    insert, _, rest = ledger.SQL["record"].partition("ON CONFLICT")
+    plain = insert + rest[rest.index("RETURNING") :]
     with mock.patch.object(ledger, "SQL", {**ledger.SQL, "record": plain}):
         yield
 

@@ -270,9 +270,7 @@ class World:
             await asyncio.sleep(CLOCK_STEP_S)
             await self._nobody_waits()
             await self.pool.execute("UPDATE outbox SET enqueued_at = enqueued_at - $1::interval", STEP)
-            await self.pool.execute(
-                "UPDATE blocks SET changed_at = changed_at - $1::interval WHERE persisted_at IS NULL", STEP
-            )
+            await self.pool.execute("UPDATE ledger_changes SET changed_at = changed_at - $1::interval", STEP)
 
     async def _nobody_waits(self) -> None:
         """A client that reads has what was committed PATIENCE_S ago, whatever others do."""
@@ -358,8 +356,9 @@ class World:
             self.node.blocks.append(self.story.block(self.node.head, fork="more", most=0))
         outbox = await self.conn.fetchval("SELECT count(*) FROM outbox WHERE job = 'persist_block'")
         late = await self.conn.fetchval("SELECT count(*) FROM blocks WHERE persisted_at IS NULL")
-        if outbox or late:
-            waits.append(f"{outbox} jobs wait, {late} blocks are not persisted")
+        changes = await self.conn.fetchval("SELECT count(*) FROM ledger_changes")
+        if outbox or late or changes:
+            waits.append(f"{outbox} jobs wait, {late} blocks and {changes} changes are not persisted")
         rows = await self.conn.fetch("SELECT user_address, seq FROM user_counters")
         seqs = {row["user_address"]: row["seq"] for row in rows}
         waits += [
