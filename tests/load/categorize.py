@@ -183,7 +183,7 @@ async def work(tools: Tools) -> int:
         while waiting:
             await CATEGORIZE.run(tools, waiting.pop())
 
-    while ids := await tools.deps.pool.fetch("SELECT id FROM outbox"):
+    while ids := await tools.deps.pool.fetch("SELECT id FROM outbox WHERE job = 'categorize'"):
         begun = [await outbox.begin(tools.deps.pool, row["id"]) for row in ids]
         waiting += [claim for claim in begun if claim is not None]
         ran += len(waiting)

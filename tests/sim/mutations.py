@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import store.persistence
 from handlers import persistence, reverts
 from realtime import auth
 from realtime.engine import EngineServer
@@ -108,7 +109,13 @@ def _blind() -> Patches:
 
 @mutation(2, "what Redis forgot is not enqueued again")
 def _no_sweep() -> Patches:
-    with mock.patch.object(outbox, "LOST_AFTER_S", 1e8):
+    async def ask_unpersisted(*_: Any, **__: Any) -> int:
+        return 0
+
+    with (
+        mock.patch.object(outbox, "LOST_AFTER_S", 1e8),
+        mock.patch.object(store.persistence, "ask_unpersisted", ask_unpersisted),
+    ):
         yield
 
 
