@@ -57,8 +57,8 @@ async def figures(tools: Tools, person: Addressee, period: Period) -> Digest:
         unread = (await notifications.unread(tx, [person.user]))[person.user]
     return Digest(
         period=period,
-        spent=[Spent(each.name, each.now, each.before, each.unpriced) for each in spent],
-        budgets=[Budget(each.name, each.budget, each.spent) for each in budgets],
+        spent=[Spent(each.name, each.now, each.before, each.unpriced, each.unpriced_before) for each in spent],
+        budgets=[Budget(each.name, each.budget, each.spent, each.unpriced) for each in budgets],
         alerts=alerts,
         unread=unread,
     )

@@ -61,6 +61,7 @@ class SpentRow:
     now: Decimal
     before: Decimal
     unpriced: int
+    unpriced_before: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class BudgetRow:
     name: str
     budget: Decimal
     spent: Decimal
+    unpriced: int
 
 
 async def digest_zones(conn: Tx | Pool, cadence: str) -> list[str]:
@@ -119,7 +121,7 @@ async def spent(
 ) -> list[SpentRow]:
     """What a user spent by category from `since` to `until`, and from `before` to `since`; the most first."""
     rows = await conn.fetch(SQL["spent"], user, before, since, until)
-    return [SpentRow(row["name"], row["now"], row["before"], row["unpriced"]) for row in rows]
+    return [SpentRow(*row.values()) for row in rows]
 
 
 async def budgets(conn: Tx | Pool, user: Address, *, since: datetime, until: datetime) -> list[BudgetRow]:

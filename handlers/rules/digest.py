@@ -67,6 +67,8 @@ class Spent:
     now: Decimal
     before: Decimal
     unpriced: int = 0
+    """Spends of the period without a price, which no sum counts."""
+    unpriced_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Budget:
     name: str
     budget: Decimal
     spent: Decimal
+    unpriced: int = 0
 
     @property
     def percent(self) -> int | None:
@@ -105,8 +108,13 @@ class Digest:
 
     @property
     def change(self) -> int | None:
-        """Change of the total in percent, rounded to whole ones; None when nothing was spent before."""
-        return int(((self.total / self.total_before - 1) * 100).to_integral_value()) if self.total_before else None
+        """Change of the total in percent, rounded to whole ones.
+
+        None when nothing was spent before, and when either total leaves spends out: more or less could be untrue.
+        """
+        if not self.total_before or any(each.unpriced or each.unpriced_before for each in self.spent):
+            return None
+        return int(((self.total / self.total_before - 1) * 100).to_integral_value())
 
     @property
     def unpriced(self) -> int:

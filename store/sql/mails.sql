@@ -52,7 +52,8 @@ WHERE n.user_address = $1 AND n.id = $2 AND n.corrected_at IS NULL AND n.read_at
 SELECT coalesce(uc.custom_name, c.name) AS name,
        coalesce(sum(t.usd) FILTER (WHERE t.block_time >= $3), 0) AS now,
        coalesce(sum(t.usd) FILTER (WHERE t.block_time < $3), 0) AS before,
-       count(*) FILTER (WHERE t.usd IS NULL AND t.block_time >= $3) AS unpriced
+       count(*) FILTER (WHERE t.usd IS NULL AND t.block_time >= $3) AS unpriced,
+       count(*) FILTER (WHERE t.usd IS NULL AND t.block_time < $3) AS unpriced_before
 FROM transactions AS t
 LEFT JOIN transaction_categories AS a ON a.user_address = t.user_address AND a.transaction_id = t.id
 LEFT JOIN categories AS c ON c.id = a.category_id
@@ -66,11 +67,12 @@ ORDER BY now DESC, before DESC, name
 
 -- budgets --
 -- Category budgets and what counts against them in a month, the most used first.
-SELECT coalesce(uc.custom_name, c.name) AS name, uc.monthly_budget AS budget, coalesce(m.spent, 0) AS spent
+SELECT coalesce(uc.custom_name, c.name) AS name, uc.monthly_budget AS budget, coalesce(m.spent, 0) AS spent,
+       m.unpriced
 FROM user_categories AS uc
 JOIN categories AS c ON c.id = uc.category_id AND c.is_active
 LEFT JOIN LATERAL (
-    SELECT sum(t.usd) AS spent
+    SELECT sum(t.usd) AS spent, count(*) FILTER (WHERE t.usd IS NULL) AS unpriced
     FROM transactions AS t
     JOIN transaction_categories AS a ON a.user_address = t.user_address AND a.transaction_id = t.id
     WHERE t.user_address = uc.user_address AND a.category_id = uc.category_id

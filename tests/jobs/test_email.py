@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.message import EmailMessage
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import SecretStr
@@ -17,6 +18,7 @@ from handlers import mails as handlers
 from handlers.deps import Deps
 from handlers.errors import NotFound
 from handlers.rules import unsubscribe
+from handlers.rules.digest import Digest, Spent, period_due
 from jobs import digests, email
 from jobs.job import Tools
 from jobs.outbound.mail import Smtp
@@ -122,7 +124,7 @@ async def test_weekly_digest_tells_the_week_by_category_against_the_one_before(
     assert letter["Subject"] == "Your week with Expendi"
     assert letter["To"] == "ann@example.com"
     text = part(letter, "plain")
-    assert "16 November – 22 November 2026: you spent $49.50, 42 % less than the week before." in text
+    assert "16 November – 22 November 2026: you spent $49.50." in text  # no percentage: a spend has no price
     assert "Eating <b>out</b>: $42.50 (before: $85.00)" in text
     assert "Not categorized: $7.00 (before: $0.00)" in text
     assert "1 spend without a known price not counted." in text
@@ -134,6 +136,13 @@ async def test_weekly_digest_tells_the_week_by_category_against_the_one_before(
     assert "$49.50" in html
     assert "fonts." not in html
     assert "mj-" not in html.replace("mj-column", "").replace("mj-outlook", "")
+
+
+def test_weeks_are_compared_where_both_are_whole() -> None:
+    period = period_due("weekly", ZoneInfo("UTC"), MONDAY + timedelta(hours=12))
+    assert period is not None
+    whole = Digest(period, [Spent("a", Decimal("49.50"), Decimal(85))], (), 0, 0)
+    assert digests.words(whole)["comparison"] == ", 42 % less than the week before"
 
 
 async def test_digest_goes_out_once_at_its_hour_in_the_user_s_zone(

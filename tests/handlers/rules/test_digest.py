@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -69,6 +70,13 @@ def test_change_is_against_the_period_before_and_none_against_nothing() -> None:
     assert make_digest(Spent("a", Decimal("75"), Decimal("100"))).change == -25
     assert make_digest(Spent("a", Decimal("0.005"), Decimal("0.01"))).change == -50
     assert make_digest(Spent("a", Decimal(5), Decimal(0))).change is None
+
+
+def test_change_is_unknown_when_a_total_leaves_something_out() -> None:
+    whole, partly = Spent("a", Decimal(5), Decimal(4)), Spent("b", Decimal(5), Decimal(4), unpriced=1)
+    assert make_digest(whole).change == 25
+    assert make_digest(whole, partly).change is None
+    assert make_digest(whole, replace(partly, unpriced=0, unpriced_before=1)).change is None
 
 
 def test_digest_is_empty_only_without_spends_and_alerts() -> None:
