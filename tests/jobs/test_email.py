@@ -139,7 +139,7 @@ async def test_weekly_digest_tells_the_week_by_category_against_the_one_before(
 
 
 def test_weeks_are_compared_where_both_are_whole() -> None:
-    period = period_due("weekly", ZoneInfo("UTC"), MONDAY + timedelta(hours=12))
+    period = period_due("weekly", ZoneInfo("UTC"), MONDAY)
     assert period is not None
     whole = Digest(period, [Spent("a", Decimal("49.50"), Decimal(85))], (), 0, 0)
     assert digests.words(whole)["comparison"] == ", 42 % less than the week before"
