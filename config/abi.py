@@ -31,6 +31,16 @@ INVESTMENT_ACCOUNT_ENABLED: Final = "0x1b00272fbec2c3b907297d17909dd773426a5dbe3
 SAVINGS_ACCOUNT_ENABLED: Final = "0x8e55713e384ed740755767c5298c3df2e16117034070ea6e6cd1737286773320"
 FEE_UPDATED: Final = "0xa959d4d2b0cc07c4515dc6e929a0f9c8ade49c6edb5133ba973de9b8ad745861"
 
+# Investments ------------------------------------------------------------------------------------------------------
+
+DEPOSIT: Final = "0xdcbc1c05240f31ff3ad067ef1ee35ce4997762752e3a095284754544f4c709d7"
+WITHDRAW: Final = "0xfbde797d201c681b91056529119e0b02407c7bb96a4a2c75c01fc9667232c8db"
+"""ERC-4626; a share is an ERC-20 token that the vault itself is."""
+YIELD_LOCK_CREATED: Final = "0x75874e14ae70a558327018ae91945c915d452c1037aba1068f5e906080be6e39"
+YIELD_LOCK_WITHDRAWN: Final = "0xb39f1b5049300379b5cb2193d758abc4de137cdf411a76570726ebffa10dc300"
+EMERGENCY_FUNDS_CLAIMED: Final = "0xe93a252c81e61e4124c8d1cc736e404d244820921d819a842f8f5ff1157f0e81"
+"""How a lock ends whose shares the contract's owner had to redeem early."""
+
 # The factory ------------------------------------------------------------------------------------------------------
 
 WALLET_CREATED: Final = "0x4459976dae5d173eda0ac09c39b840bed814c9d1e490e8b9ba23148e4b19a837"
@@ -70,6 +80,11 @@ SIGNATURES: Final[Mapping[str, str]] = {
     INVESTMENT_ACCOUNT_ENABLED: "InvestmentAccountEnabled(address)",
     SAVINGS_ACCOUNT_ENABLED: "SavingsAccountEnabled(address)",
     FEE_UPDATED: "FeeUpdated(string,uint256,uint256)",
+    DEPOSIT: "Deposit(address,address,uint256,uint256)",
+    WITHDRAW: "Withdraw(address,address,address,uint256,uint256)",
+    YIELD_LOCK_CREATED: "YieldLockCreated(uint256,address,address,address,uint256,uint256,uint256,string)",
+    YIELD_LOCK_WITHDRAWN: "YieldLockWithdrawn(uint256,address,address,uint256,uint256,uint256,uint256)",
+    EMERGENCY_FUNDS_CLAIMED: "EmergencyFundsClaimed(uint256,address,uint256,uint256,uint256)",
     WALLET_CREATED: "WalletCreated(address,address,uint256)",
     WALLET_REGISTERED: "WalletRegistered(address,address)",
     PAUSED: "Paused(address)",
@@ -106,6 +121,10 @@ WALLET_TOPICS: Final = (
     SAVINGS_ACCOUNT_ENABLED,
 )
 """Believed from known wallets, about their users."""
+VAULT_TOPICS: Final = (DEPOSIT, WITHDRAW, TRANSFER)
+"""Believed from the chain table's vaults."""
+LOCK_TOPICS: Final = (YIELD_LOCK_CREATED, YIELD_LOCK_WITHDRAWN, EMERGENCY_FUNDS_CLAIMED)
+"""Believed from the chain table's yield locks."""
 NOTICE_TOPICS: Final = (
     PAUSED,
     UNPAUSED,
@@ -139,3 +158,7 @@ PHASE_AGGREGATORS: Final = "0xc1597304"
 """Selector of phaseAggregators(uint16), of a proxy."""
 LATEST_ROUND: Final = "0x668a0f02"
 """Selector of latestRound(), of an aggregator."""
+CONVERT_TO_ASSETS: Final = "0x07a2d13a"
+"""Selector of convertToAssets(uint256), of a vault."""
+GET_ACCRUED_YIELD: Final = "0x24d09a8f"
+"""Selector of getAccruedYield(uint256), of a yield lock: (yield, currentAssets)."""

@@ -95,6 +95,14 @@ class Vault:
 
     address: _Address
     protocol: _Name
+    """Who runs it, as people know it: `Morpho`."""
+    asset: _Address
+    """The token that goes in and comes out."""
+    name: _Name
+    decimals: _Decimals = 18
+    """Decimals of a share, as the vault's `decimals()` says."""
+    risk: Literal["low", "medium", "high"] = "medium"
+    """Class of the protocol: low has years of large deposits behind it, high is young, levered or thin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,7 @@ class Chain:
     vaults: Annotated[tuple[Vault, ...], Field(validation_alias="vault")] = ()
     _by_address: Mapping[str, Token] = field(init=False, repr=False, compare=False)
     _feeds: Mapping[str, Feed] = field(init=False, repr=False, compare=False)
+    _vaults: Mapping[str, Vault] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself within one row."""
@@ -138,10 +147,20 @@ class Chain:
         object.__setattr__(self, "_by_address", {token.address: token for token in self.tokens})
         feeds = {token.address: token.price for token in self.tokens if isinstance(token.price, Feed)}
         object.__setattr__(self, "_feeds", feeds)
+        object.__setattr__(self, "_vaults", {vault.address: vault for vault in self.vaults})
+        for vault in self.vaults:
+            if vault.address in self._by_address:
+                raise ValueError(f"vault {vault.address} is listed as a token too: its shares are a position")
+            if vault.asset not in self._by_address:
+                raise ValueError(f"vault {vault.address} holds {vault.asset}, which is not a listed token")
 
     def token(self, address: str) -> Token | None:
         """The listed token at a lower-case address."""
         return self._by_address.get(address)
+
+    def vault(self, address: str) -> Vault | None:
+        """The listed vault at a lower-case address."""
+        return self._vaults.get(address)
 
     @property
     def feeds(self) -> Mapping[str, Feed]:
@@ -219,7 +238,7 @@ def _cause(kind: str, message: str) -> str:
         "unexpected_keyword_argument": "there is no such key",
         "missing": "is missing",
         "string_pattern_mismatch": "should be an address, 0x and 40 hex digits",
-        "literal_error": 'should be "usd" or a table {feed, decimals}',
+        "literal_error": 'should be "usd" or a table {feed, decimals}' if "'usd'" in message else "",
         "too_short": "should name at least one",
         "tuple_type": "should be a list",
         "dataclass_type": "should be a table",

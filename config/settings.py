@@ -164,6 +164,10 @@ class Settings(BaseModel):
     """Days an event stays in a user's log; older clients get a snapshot."""
     poll_interval_s: float = Field(default=1.0, gt=0)
     """How often a chain is polled for its head (s) when its websocket is silent."""
+    yield_interval_blocks: int = Field(default=150, ge=1)
+    """How often open positions are valued and, where their yield moved, told (blocks); 150 are five minutes on Base."""
+    yield_step_usd: UsdAmount = Decimal("0.01")
+    """How far a position's yield has to move by itself to be told (US dollars): what a client shows is cents."""
     rpc_timeout_s: float = Field(default=10.0, gt=0)
     """Time one JSON-RPC call may take (s)."""
     price_every_blocks: int = Field(default=150, ge=1)

@@ -8,32 +8,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
-import orjson
 import structlog
 
 from config import metrics
 from config.chains import Chain
 from config.settings import Settings
-from handlers import budgets, goals
+from handlers import budgets, goals, investments, yields
 from handlers.chain_events import ChainEvent, DecodedBlock, SpentFromBucket, TokenTransfer, WalletEvent
+from handlers.committed import Committed, block_message, request_persistence
 from handlers.routes import dispatch
 from handlers.rules.book import Book
 from handlers.rules.categorize import Subject
+from handlers.rules.holdings import NOTHING_READ, Values
 from handlers.rules.ids import shown_name
 from handlers.rules.inbox import Inbox
 from handlers.rules.legs import Legs, join
-from handlers.rules.periods import PERIOD, iso
+from handlers.rules.periods import PERIOD
 from handlers.rules.prices import Prices
 from handlers.rules.purse import Purse
 from handlers.spending import close_periods
-from store import cursors, ledger, log, memos, notifications, outbox, pushes, spending
+from store import accounts, cursors, ledger, log, memos, notifications, outbox, pushes, spending
 from store import prices as feeds
-from store.outbox import Wanted
 from store.postgres import Tx, is_passing
 from store.records import Address, BlockRef, BucketRow, Cursor, Frame, Log, QuarantinedLog
 from store.sealed import KeyRing
+from store.spending import Registered
+from store.yields import Position
 
 logger = structlog.get_logger(__name__)
 
@@ -46,17 +47,6 @@ class ParentMismatch(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
-    """What a block's transaction did; `message` goes to the chain's channel, `frames` to the users'."""
-
-    ref: BlockRef
-    frames: Sequence[Frame]
-    message: bytes
-    transactions: int
-    users: frozenset[Address]
-
-
-@dataclass(frozen=True, slots=True)
 class Terms:
     """What of the settings decides how a block is told, the same for every block."""
 
@@ -66,11 +56,14 @@ class Terms:
     """Pushes wait so long (s) for a device to show what they tell."""
     cdn_url: str
     """Prefixes icons."""
+    yield_step: yields.Step
+    """When yield that moved by itself is told."""
 
     @classmethod
     def of(cls, settings: Settings) -> Terms:
         """The terms that the settings make."""
-        return cls(KeyRing.of(settings), settings.push_hold_s, settings.cdn_url)
+        step = yields.Step(settings.yield_step_usd, settings.yield_interval_blocks)
+        return cls(KeyRing.of(settings), settings.push_hold_s, settings.cdn_url, step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +76,14 @@ class Setting:
     generation: int
     legs: Legs
     openings: Openings
-    known: Mapping[Address, int | None]
+    known: Mapping[Address, Registered]
     owners: Mapping[Address, Address | None]
     now: datetime
     prices: Prices
     terms: Terms
+    values: Values
+    drifting: Sequence[Position]
+    """Positions whose yield moved by itself, as they were told last."""
 
     @property
     def users(self) -> list[Address]:
@@ -108,10 +104,11 @@ async def apply(
     now: datetime,
     prices: Prices,
     terms: Terms,
+    values: Values = NOTHING_READ,
 ) -> Committed:
     """Apply a block on top of `before`; the caller commits. Raises CursorMoved or ParentMismatch and writes nothing.
 
-    `prices` are those at the block; what was read for it is stored with it.
+    `prices` are those at the block, `values` what positions are worth at it; what was read for it is stored with it.
     """
     ref = BlockRef(block.number, block.hash)
     _check_parent(before, block)
@@ -121,14 +118,18 @@ async def apply(
     frames: list[Frame] = []
     users: frozenset[Address] = frozenset()
     rows = 0
-    if block.events or due or openings:
+    drifting = await yields.drifted(tx, chain, values, number=block.number, prices=prices, step=terms.yield_step)
+    if block.events or due or openings or drifting:
         known = await _known_users(tx, chain, block.events, owners=owners, also=[*(b.user for b in due), *openings])
         legs = join(block.events)
-        setting = Setting(tx, chain, block, generation, legs, openings, known, owners, now, prices, terms)
+        setting = Setting(
+            tx, chain, block, generation, legs, openings, known, owners, now, prices, terms, values, drifting
+        )
         frames, rows, users = await _apply_events(setting, due)
     for refused in block.quarantined:
         await _quarantine(tx, chain, ref, refused)
     await feeds.record(tx, chain.id, ref, prices.read)
+    await yields.save_prices(tx, block, values=values, opened=bool(openings))
     await cursors.count_rows(tx, chain.id, block.hash, rows)
     if rows:
         await request_persistence(tx, chain.id, ref)
@@ -136,40 +137,6 @@ async def apply(
         chain.id, ref, block.parent_hash, time=block.time, kind="apply", transactions=rows, users=users
     )
     return Committed(ref, frames, message, rows, users)
-
-
-def block_message(
-    chain_id: int,
-    ref: BlockRef,
-    parent_hash: str,
-    *,
-    time: datetime,
-    kind: Literal["apply", "revert"],
-    transactions: int,
-    users: Iterable[Address],
-) -> bytes:
-    """What `chain:<id>:blocks` carries for a committed or reverted block."""
-    return orjson.dumps(
-        {
-            "chainId": chain_id,
-            "number": ref.number,
-            "hash": ref.hash,
-            "parentHash": parent_hash,
-            "time": iso(time),
-            "kind": kind,
-            "transactions": transactions,
-            "users": sorted(users),
-        }
-    )
-
-
-async def request_persistence(tx: Tx, chain_id: int, ref: BlockRef) -> None:
-    """Ask for the block's rows to be persisted and indexed as they are once this transaction commits.
-
-    Two jobs, since search need not wait for ClickHouse; one statement, since the block waits for it.
-    """
-    args = {"chainId": chain_id, "number": ref.number, "hash": ref.hash}
-    await outbox.request_each(tx, [Wanted("quick", "persist_block", args), Wanted("quick", "index_block", args)])
 
 
 def _check_parent(before: Cursor | None, block: DecodedBlock) -> None:
@@ -186,7 +153,7 @@ async def _known_users(
     *,
     owners: Mapping[Address, Address | None],
     also: Iterable[Address],
-) -> dict[Address, int | None]:
+) -> dict[Address, Registered]:
     """The registered among everyone the block names; `user` of an accepted event is registered by it."""
     named: set[Address] = set()
     others: set[Address] = set(also)
@@ -200,21 +167,25 @@ async def _known_users(
             named.add(event.user)
             if isinstance(event, SpentFromBucket) and event.spender is not None:
                 others.add(event.spender)
+        else:
+            others.update(yields.named(event))
     known = await spending.registered(tx, chain.id, named | others)
     missing = sorted(user for user in named if user not in known)
     if missing:
         await spending.register(tx, chain.id, missing)
-    return known | dict.fromkeys(missing)
+    return known | dict.fromkeys(missing, Registered())
 
 
 async def _apply_events(setting: Setting, due: Sequence[BucketRow]) -> tuple[list[Frame], int, frozenset[Address]]:
     """All events at once; when that raises, one by one, so that a bad one costs only itself."""
     block = setting.block
     # Counter rows are locked before anything of these users is read or written.
-    await log.lock(setting.tx, setting.known)
+    await log.lock(setting.tx, {*setting.known, *(one.user for one in setting.drifting)})
     try:
         async with setting.tx.transaction():
-            return await _apply_batch(setting, block.events, due=due, openings=setting.openings)
+            return await _apply_batch(
+                setting, block.events, due=due, openings=setting.openings, drifting=setting.drifting
+            )
     except Exception as error:  # whatever a handler or a row raises is narrowed down one by one
         if is_passing(error):
             raise
@@ -239,7 +210,9 @@ async def _apply_alone(
     """One event in a savepoint of its own; what fails is quarantined with its reason."""
     try:
         async with setting.tx.transaction():
-            return await _apply_batch(setting, events, due=due, openings=openings)
+            # Yield that moved by itself is told with the step that comes before every event.
+            drifting = () if events or openings else setting.drifting
+            return await _apply_batch(setting, events, due=due, openings=openings, drifting=drifting)
     except Exception as error:  # the failing log is kept with its reason and counted
         if is_passing(error) or not events:
             raise
@@ -249,13 +222,21 @@ async def _apply_alone(
 
 
 async def _apply_batch(
-    setting: Setting, events: Sequence[ChainEvent], *, due: Sequence[BucketRow], openings: Openings
+    setting: Setting,
+    events: Sequence[ChainEvent],
+    *,
+    due: Sequence[BucketRow],
+    openings: Openings,
+    drifting: Sequence[Position],
 ) -> tuple[list[Frame], int, frozenset[Address]]:
     book = await _open_book(setting, events, openings)
+    moved = yields.concerned(setting.chain, events, openings) & setting.known.keys()
+    book.holdings = await yields.load(setting.tx, moved, values=setting.values, drifting=drifting)
     close_periods(book, due)
     for event in events:
         dispatch(book, event)
     _open_balances(book, openings)
+    await yields.settle(setting.tx, book)
     frames = await _write(setting, book)
     return frames, len(book.rows), frozenset(d.user for d in book.drafts)
 
@@ -271,7 +252,8 @@ async def _open_book(setting: Setting, events: Sequence[ChainEvent], openings: O
         generation=setting.generation,
         legs=setting.legs,
         registered=frozenset(setting.known),
-        followed=frozenset(user for user, since in setting.known.items() if since is not None),
+        followed=frozenset(user for user, one in setting.known.items() if one.followed_since is not None),
+        accounts={user: one.accounts for user, one in setting.known.items()},
         opened=openings,
         owners=setting.owners,
         buckets={row.bucket_id: row for row in buckets},
@@ -327,17 +309,21 @@ def _open_balances(book: Book, openings: Openings) -> None:
     """Begin to follow users' own addresses with what they hold at the end of the block."""
     for user, held in openings.items():
         for token, raw in held.items():
-            if raw:
+            vault = book.chain.vault(token)
+            if vault is not None:
+                investments.open_shares(book, user, vault, raw)
+            elif raw:
                 book.open_own(user, token, raw)
 
 
 async def _write(setting: Setting, book: Book) -> list[Frame]:
     """Everything a book changed, in a few statements; log entries last, since seq is allocated last."""
     tx, chain_id, number = setting.tx, setting.chain.id, setting.block.number
+    ref = BlockRef(number, setting.block.hash)
     await ledger.keep_preimages(
         tx,
         chain_id,
-        BlockRef(number, setting.block.hash),
+        ref,
         buckets=book.changed_buckets,
         balances=book.changed_balances,
         wallets=book.created_wallets,
@@ -348,6 +334,8 @@ async def _write(setting: Setting, book: Book) -> list[Frame]:
     await spending.save_balances(tx, {key: book.balances[key] for key in book.changed_balances})
     if book.opened:
         await spending.open_scopes(tx, chain_id, list(book.opened), number=number)
+    await yields.save(tx, book)
+    await accounts.open_accounts(tx, chain_id, ref, book.new_accounts)
     # Categories before their rows: what is recorded then tells of both at once.
     await budgets.save(tx, book.purses.values())
     await ledger.record(tx, book.rows)

@@ -175,6 +175,61 @@ class SavingsAccountEnabled(WalletEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VaultDeposit(ChainEvent):
+    """A listed ERC-4626 vault (`emitter`) took `assets` of the sender and gave the owner `shares`."""
+
+    sender: Address
+    owner: Address
+    asset: Address
+    assets: int
+    shares: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultWithdraw(ChainEvent):
+    """A listed ERC-4626 vault (`emitter`) burnt `shares` of the owner and paid `assets` to the receiver."""
+
+    sender: Address
+    receiver: Address
+    owner: Address
+    asset: Address
+    assets: int
+    shares: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareTransfer(ChainEvent):
+    """Shares of a listed vault (`emitter`) moved; from or to the zero address they are made or burnt."""
+
+    sender: Address
+    recipient: Address
+    shares: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YieldLockCreated(WalletEvent):
+    """The user put `principal` of `token` into a listed yield lock, which holds `shares` of `vault` until then."""
+
+    lock_id: int
+    vault: Address
+    token: Address
+    principal: int
+    shares: int
+    unlock_time: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YieldLockWithdrawn(WalletEvent):
+    """A listed yield lock paid out: `total_assets`, of which `fee` was kept and `net_assets` went to the user."""
+
+    lock_id: int
+    total_assets: int
+    fee: int
+    net_assets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContractNotice(ChainEvent):
     """OpenZeppelin and fee notices that move no money (Paused, RoleGranted, FeeUpdated, …): counted and logged."""
 

@@ -14,9 +14,12 @@ from handlers.resources import (
     BudgetState,
     Category,
     Goal,
+    Money,
     MonthImpact,
     Notification,
+    Position,
     Problem,
+    Ratio,
     Resource,
     Snapshot,
     Subject,
@@ -184,6 +187,21 @@ class GoalMilestone(Durable):
     target_amount: str
 
 
+class YieldUpdate(Durable):
+    """Positions that changed, or whose yield moved: as they are now. A closed one leaves the view.
+
+    `totalYield` and `apy` (weighted by value) are over all open positions of the user; `unpriced` of them have no price
+    and are in neither.
+    """
+
+    name = "yield_update"
+
+    total_yield: Money
+    positions: list[Position]
+    apy: Ratio | None
+    unpriced: int
+
+
 class Resync(Durable):
     """State changed in bulk; a fresh snapshot follows."""
 
@@ -239,6 +257,7 @@ CATALOGUE: tuple[type[Event], ...] = (
     BudgetAlert,
     GoalUpdate,
     GoalMilestone,
+    YieldUpdate,
     Resync,
     NotificationAdded,
     UnreadCount,

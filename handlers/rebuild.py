@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from config.chains import Chain
-from handlers.blocks import request_persistence
 from handlers.chain_events import DecodedBlock, SpentFromBucket, WalletEvent
+from handlers.committed import request_persistence
 from handlers.events import Resync
 from handlers.routes import dispatch
 from handlers.rules.book import Book
@@ -21,7 +21,7 @@ from handlers.rules.ids import bucket_id, event_id, shown_name
 from handlers.rules.legs import Legs
 from handlers.rules.periods import is_due
 from handlers.rules.prices import NONE, Prices
-from store import ledger, log, rebuild, spending
+from store import accounts, ledger, log, rebuild, spending
 from store.postgres import Tx
 from store.records import Address, BalanceKey, BlockRef, BucketRow, Cursor, Draft, Frame, TransactionRow
 
@@ -133,6 +133,8 @@ async def add_missing(tx: Tx, block: DecodedBlock, rows: Sequence[TransactionRow
     if missing:
         ref = BlockRef(block.number, block.hash)
         await rebuild.add_block(tx, block.chain_id, ref, parent_hash=block.parent_hash, time=block.time)
+        opened = {(row.user, row.account_type): None for row in missing}
+        await accounts.add_missing(tx, block.chain_id, block.number, opened)
         await ledger.record(tx, missing)
         await rebuild.recount(tx, block.chain_id, block.hash)
         await request_persistence(tx, block.chain_id, ref)

@@ -260,6 +260,48 @@ TransactionType = Literal[
 ]
 
 
+class Position(Resource):
+    """An investment as it was told last: `value` and what follows from it are as of block `asOfBlock`.
+
+    `kind` vault: shares of an ERC-4626 vault; lock: a yield time lock; account: what a V2 account holds under one
+    identifier, which is worth its principal. `principal` is what went in and has not come out, `yield` the value beyond
+    it. Null: not known (yet). Closed, it has neither shares nor principal.
+    """
+
+    position_id: str
+    chain_id: int
+    kind: Literal["vault", "lock", "account"]
+    protocol: str
+    asset: str = Field(description="Symbol of the token it is held in, or its address.")
+    value: Amount | None
+    principal: Amount | None
+    yield_: Amount | None = Field(alias="yield")
+    apy: Ratio | None = Field(description="Growth of the share price over `windowDays`, annualised.")
+    window_days: Ratio | None = Field(description="Seven days, or the time since entry where that is shorter.")
+    as_of_block: int
+    shares: Amount | None
+    entry_price: Ratio | None = Field(description="Assets per share that went in.")
+    fees: Amount = Field(description="What the contract has kept of operations on it.")
+    risk_level: Literal["low", "medium", "high"]
+    unlock_at: Time | None
+    label: str | None
+    last_updated_at: Time
+
+
+class Account(Resource):
+    """One of the three accounts of a user on a chain; without a name of its own it is shown by its type.
+
+    Spending holds what lies at the own address and in budget wallets, investment what its positions are worth.
+    """
+
+    id: Annotated[str, Field(description="`eip155:<chainId>:<address>:<accountType>`.")]
+    chain_id: int
+    account_type: Literal["spending", "investment", "savings"]
+    account_name: str | None
+    is_active: bool
+    balances: list[Amount]
+
+
 class Transaction(Resource):
     """One row of a user's ledger; `n` of its id is the log's position within its transaction."""
 
@@ -284,6 +326,10 @@ class Transaction(Resource):
     to_bucket: str | None
     to_bucket_id: str | None
     category: TransactionCategory | None
+    identifier: str | None = Field(
+        description="The position that the row is about; of a V2 operation its bucket, position or goal id (bytes32)."
+    )
+    account_fee: Amount | None = Field(description="What the contract kept of the operation; not the network's fee.")
     fee: Amount | None
     memo: str | None = Field(description="The user's own note; nobody else's row shows it.")
 
@@ -320,7 +366,7 @@ class Snapshot(Resource):
     balances: list[Balance]
     buckets: list[Bucket]
     budgets: list[BudgetState]
-    positions: list[None]
+    positions: list[Position]
     goals: list[Goal]
     unread_count: int
     achievements: list[None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -12,7 +12,8 @@ import orjson
 
 from config.chains import Chain
 from handlers import budgets, goals
-from handlers.blocks import Committed, block_message, request_persistence
+from handlers import yields as investments
+from handlers.committed import Committed, block_message, request_persistence
 from handlers.events import (
     BucketUpdate,
     BudgetAlert,
@@ -21,6 +22,7 @@ from handlers.events import (
     Resync,
     TransactionReverted,
     UnreadCount,
+    YieldUpdate,
 )
 from handlers.rules import wire
 from handlers.rules.budget_impact import bucket_impact
@@ -31,11 +33,12 @@ from handlers.rules.month_budget import Figure
 from handlers.rules.notices import ALERT_KIND
 from handlers.rules.prices import Prices
 from handlers.rules.purse import Purse
-from store import cursors, ledger, log, notifications, prices, pushes, spending
+from store import accounts, cursors, ledger, log, notifications, prices, pushes, spending, yields
 from store.cursors import RevertedBlock
 from store.log import Told
 from store.postgres import Tx
 from store.records import Address, BalanceKey, BucketRow, Cursor, Draft
+from store.yields import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Restored:
     purses: Mapping[Address, Purse]
     prices: Prices
     held: Mapping[str, list[tuple[Address, int]]] = field(default_factory=dict)
+    positions: Sequence[Position] = ()
+    """Of everyone who was told of one by the block."""
 
     def bucket_resource(self, row: BucketRow) -> dict[str, object]:
         """A bucket as it is again."""
@@ -65,6 +70,8 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
     concerned = await ledger.concerned(tx, chain.id, block.ref.hash, cause=cause)
     counters = await log.lock(tx, concerned)
     told = await log.of_cause(tx, chain.id, cause)
+    await accounts.revert(tx, chain.id, block.ref.hash)
+    await yields.revert(tx, chain.id, block.ref.hash)
     await ledger.restore_preimages(tx, chain.id, block.ref.hash)
     await ledger.revert(tx, chain.id, block.ref.hash)
     await prices.revert(tx, chain.id, block.ref.hash)
@@ -79,6 +86,8 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
     )
     saving = [user for user, purse in restored.purses.items() if purse.has_goals]
     less = await goals.after_revert(tx, chain, block, users=saving, told=told, prices=restored.prices, now=now)
+    if any(entry.event == YieldUpdate.name for entry in told):
+        restored = replace(restored, positions=await yields.positions_of(tx, users))
     drafts: list[Draft] = []
     for user in users:
         mine = [entry for entry in told if entry.user == user]
@@ -136,7 +145,7 @@ async def _corrections(
             corrects = [other.event_id for other in together if _is_undone(other, undone)]
             drafts.append(_reverted(restored, entry, together, corrects=[*corrects, *sorted(elsewhere)]))
             elsewhere = set()
-        elif entry.event in (BucketUpdate.name, Resync.name):
+        elif entry.event in (BucketUpdate.name, Resync.name, YieldUpdate.name):
             drafts.append(_correction(restored, entry))
     drafts += [draft for goal in less for draft in goal.drafts]
     if unread:
@@ -169,10 +178,15 @@ def _uncounted(restored: Restored, user: Address, unread: int) -> Draft:
 
 
 def _correction(restored: Restored, told: Told) -> Draft:
-    """The event that takes a told `bucket_update` or `resync` back."""
+    """The event that takes a told `bucket_update`, `yield_update` or `resync` back."""
     payload = orjson.loads(told.payload)
-    body = _bucket_body(restored, payload) if told.event == BucketUpdate.name else {"reason": "correction"}
     event = told.event
+    body: dict[str, object] = {"reason": "correction"}
+    if event == BucketUpdate.name:
+        body = _bucket_body(restored, payload)
+    elif event == YieldUpdate.name:
+        again = {one.position_id: one for one in restored.positions if one.user == told.user}
+        body = investments.corrected_body(payload["positions"], again, chain=restored.chain, prices=restored.prices)
     return Draft(
         user=told.user,
         event_id=event_id(event, told.user, "corrects", told.event_id),

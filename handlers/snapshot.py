@@ -10,7 +10,7 @@ from handlers import budgets, goals
 from handlers.deps import Deps
 from handlers.rules import wire
 from handlers.rules.prices import Prices
-from store import log, notifications, prices, spending
+from store import log, notifications, prices, spending, yields
 from store.postgres import frozen
 from store.records import Address
 
@@ -40,6 +40,7 @@ async def read(deps: Deps, user: Address) -> Snapshot:
         unread = (await notifications.unread(tx, [user]))[user]
         saved = await goals.listed(tx, user, at=now)
         newest = Prices(await prices.latest(tx))
+        positions = await yields.positions_of(tx, [user])
     body = wire.snapshot(
         seq=head.seq,
         buckets=buckets,
@@ -48,6 +49,7 @@ async def read(deps: Deps, user: Address) -> Snapshot:
         prices=newest,
         budgets=purse.states(now) if purse else (),
         goals=saved,
+        positions=positions,
         unread=unread,
     )
     return Snapshot(head.epoch, head.seq, orjson.dumps(body).decode())

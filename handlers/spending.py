@@ -22,12 +22,12 @@ from handlers.chain_events import (
     WalletEvent,
     WalletRegistered,
 )
+from handlers.rules.accounts import ACCOUNT_TYPES
 from handlers.rules.book import Book, Movement, with_delegate
 from handlers.rules.budget_impact import bucket_impact
 from handlers.rules.periods import is_due, period_end
-from store.records import AccountType, Address, BalanceKey, BucketRow, Direction
+from store.records import Address, BalanceKey, BucketRow, Direction
 
-ACCOUNT_TYPES: tuple[AccountType, ...] = ("spending", "investment", "savings")
 OPERATION_DIRECTIONS: tuple[Direction, ...] = ("in", "out", "internal")
 
 
@@ -188,8 +188,10 @@ def operated(book: Book, event: AccountOperation) -> None:
         event.amount,
         wallet=event.emitter,
         account_type=ACCOUNT_TYPES[event.account_type],
+        identifier="0x" + event.identifier.hex(),
+        account_fee=book.legs.fees.get(event.log_index),
     )
-    book.record(event, event.user, movement)
+    book.record(event, event.user, movement, touched=_own_leg(book, event))
 
 
 def _existing(book: Book, event: WalletEvent, raw_name: bytes) -> BucketRow:

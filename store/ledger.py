@@ -94,6 +94,9 @@ def transaction_row(row: asyncpg.Record) -> TransactionRow:
         fee_usd=row["fee_usd"],
         gas_used=row["gas_used"],
         gas_price=None if row["gas_price"] is None else int(row["gas_price"]),
+        identifier=row["identifier"],
+        account_fee=None if row["account_fee"] is None else int(row["account_fee"]),
+        account_fee_token=row["account_fee_token"],
         canonical=row["canonical"],
     )
 
@@ -130,4 +133,7 @@ def _values(row: TransactionRow) -> tuple[object, ...]:
         None if row.fee_usd is None else str(row.fee_usd),
         row.gas_used,
         None if row.gas_price is None else str(row.gas_price),
+        row.identifier,
+        None if row.account_fee is None else str(row.account_fee),
+        row.account_fee_token,
     )

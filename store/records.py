@@ -177,6 +177,11 @@ class TransactionRow:
     fee_usd: Decimal | None = None
     gas_used: int | None = None
     gas_price: int | None = None
+    identifier: str | None = None
+    """The position that a vault's or lock's row is about; of a V2 operation its bytes32, as hex."""
+    account_fee: int | None = None
+    """What the contract kept of the operation, in base units of `account_fee_token`."""
+    account_fee_token: str | None = None
     canonical: bool = True
 
     @property

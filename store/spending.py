@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import asyncpg
@@ -14,10 +15,18 @@ from store.statements import load
 SQL = load("spending")
 
 
-async def registered(tx: Tx, chain_id: int, candidates: Iterable[Address]) -> dict[Address, int | None]:
-    """The registered of these addresses, with the block since which their own balance is followed."""
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A registered user on a chain: since which block their own balance is followed, and the accounts that are open."""
+
+    followed_since: int | None = None
+    accounts: frozenset[str] = frozenset()
+
+
+async def registered(tx: Tx, chain_id: int, candidates: Iterable[Address]) -> dict[Address, Registered]:
+    """The registered of these addresses."""
     rows = await tx.fetch(SQL["registered"], chain_id, list(candidates))
-    return {row["address"]: row["opened_block"] for row in rows}
+    return {row["address"]: Registered(row["opened_block"], frozenset(row["accounts"])) for row in rows}
 
 
 async def register(tx: Tx, chain_id: int, users: Sequence[Address]) -> None:

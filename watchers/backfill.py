@@ -197,8 +197,8 @@ class Backfill:
 
 
 def _without_tokens(chain: Chain) -> Chain:
-    """Token transfers are not rebuilt: they are followed from a chain's first live block on."""
-    return replace(chain, tokens=())
+    """Token and share transfers are not rebuilt: they are followed from a chain's first live block on."""
+    return replace(chain, tokens=(), vaults=())
 
 
 def percent(progress: Progress, *, first: int) -> int:

@@ -20,12 +20,13 @@ STATE_DEPTH = 64
 async def read_openings(
     rpc: Rpc, chain: Chain, block: BlockRef, users: Sequence[Address]
 ) -> Mapping[Address, Mapping[Address, int]]:
-    """User -> listed token -> balanceOf at the end of the block, in one batch.
+    """User -> listed token or vault -> balanceOf at the end of the block, in one batch.
 
     Empty when the node refuses to look at that block's state: these users open with a later one. A token whose contract
     does not answer is left out.
     """
     tokens = [token.address for token in chain.tokens if token.address != ZERO_ADDRESS]
+    tokens += [vault.address for vault in chain.vaults]  # a share is a token too
     if not users:
         return {}
     try:

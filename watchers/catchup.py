@@ -82,15 +82,16 @@ async def blocks_below(
 
 def has_history(chain: Chain) -> bool:
     """Whether anything below the live blocks can concern us."""
-    return bool(chain.factories or chain.wallets)
+    return bool(chain.factories or chain.wallets or chain.yield_locks)
 
 
 def _filters(chain: Chain) -> list[LogFilter]:
     # Half the contracts of a chain emit the notices: over ranges they are read from the table's own contracts only.
-    return [
+    filters = [
         LogFilter((*abi.FACTORY_TOPICS, *abi.WALLET_TOPICS)),
         LogFilter(abi.NOTICE_TOPICS, (*chain.factories, *chain.wallets)),
     ]
+    return filters + ([LogFilter(abi.LOCK_TOPICS, chain.yield_locks)] if chain.yield_locks else [])
 
 
 async def _blocks(

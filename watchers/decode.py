@@ -20,12 +20,14 @@ from handlers.chain_events import (
     Fee,
     SpentFromBucket,
     TokenTransfer,
+    VaultDeposit,
+    VaultWithdraw,
     WalletCreated,
     WalletEvent,
     WalletRegistered,
 )
 from store.records import Address, Block, Log, QuarantinedLog, Receipt
-from watchers.layouts import ERC721_TOPICS, FACTORY, NOTICES, TOKEN, WALLET, Layout, Undecodable
+from watchers.layouts import ERC721_TOPICS, FACTORY, LOCK, NOTICES, TOKEN, VAULT, WALLET, Layout, Undecodable
 
 CIP64 = 0x7B
 """Celo's transaction type whose fee is paid in a token."""
@@ -80,6 +82,7 @@ class _Known:
         self._chain = chain
         self._before = wallets
         self._listed = frozenset(chain.wallets)
+        self._locks = frozenset(chain.yield_locks)
         self.factories = frozenset(chain.factories)
         self._named: dict[Address, Address | None] = {}
 
@@ -88,13 +91,24 @@ class _Known:
         topic = log.topics[0] if log.topics else ""
         if layout := WALLET.get(topic):  # first: nearly every log that counts is one of these or a transfer
             return layout if self._is_wallet(log.address) else None
+        if self._chain.vault(log.address) is not None:
+            return VAULT.get(topic)
         if topic == abi.TRANSFER:
             return TOKEN if len(log.topics) != ERC721_TOPICS and self._chain.token(log.address) else None
+        if layout := LOCK.get(topic):
+            return layout if log.address in self._locks else None
         if layout := FACTORY.get(topic):
             return layout if log.address in self.factories else None
         if layout := NOTICES.get(topic):
             return layout if log.address in self.factories or self._is_wallet(log.address) else None
         return None
+
+    def asset(self, vault: Address) -> Address:
+        """The token that a listed vault holds."""
+        found = self._chain.vault(vault)
+        if found is None:
+            raise LookupError(f"{vault} is no listed vault")
+        return found.asset
 
     def counts(self, event: ChainEvent) -> bool:
         """Whether the emitter may speak of that user: a wallet of somebody's own speaks of its owner only.
@@ -137,6 +151,8 @@ def _read(
         }
         if layout.event is SpentFromBucket:
             fields["spender"] = _spender(log, receipt) if receipt is not None else None
+        elif layout.event is VaultDeposit or layout.event is VaultWithdraw:
+            fields["asset"] = known.asset(log.address)
         try:
             event = layout.read(log, fields)
         except Undecodable as error:

@@ -52,11 +52,25 @@ def interest_in(chain: Chain) -> Interest:
     ours = (*abi.FACTORY_TOPICS, *abi.WALLET_TOPICS) if chain.factories or chain.wallets else ()
     notices = abi.NOTICE_TOPICS if ours else ()
     tokens = tuple(token.address for token in chain.tokens if token.address != ZERO_ADDRESS)
+    vaults = tuple(vault.address for vault in chain.vaults)
+    said = [((abi.TRANSFER,), tokens), (abi.VAULT_TOPICS, vaults), (abi.LOCK_TOPICS, chain.yield_locks)]
     filters = [LogFilter((*ours, *notices))] if ours else []
-    filters += [LogFilter((abi.TRANSFER,), tokens)] if tokens else []
+    filters += _of_tables([(topics, emitters) for topics, emitters in said if emitters])
     # Notices are left out of the masks: half the contracts of a chain emit them, and they move no money.
-    masks = [_bits(topic) for topic in ours] + [_bits(abi.TRANSFER) | _bits(token) for token in tokens]
+    masks = [_bits(topic) for topic in ours]
+    masks += [_bits(topic) | _bits(emitter) for topics, emitters in said for topic in topics for emitter in emitters]
     return Interest(tuple(filters), tuple(masks))
+
+
+def _of_tables(said: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[LogFilter]:
+    """One filter for whatever the chain table's tokens, vaults and locks say: each filter is a call per block.
+
+    A token that emits a vault's topic passes too; decoding knows better.
+    """
+    if not said:
+        return []
+    topics = dict.fromkeys(topic for topics, _ in said for topic in topics)
+    return [LogFilter(tuple(topics), tuple(emitter for _, emitters in said for emitter in emitters))]
 
 
 @cache

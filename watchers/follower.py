@@ -16,6 +16,7 @@ import structlog
 from config import metrics
 from config.chains import Chain
 from handlers.chain_events import DecodedBlock
+from handlers.rules.holdings import NOTHING_READ, Values
 from store.chain import Header, header_at, headers_at
 from store.prices import PriceRow
 from store.probe import outvoted
@@ -29,6 +30,7 @@ from watchers.heads import Heads
 from watchers.pacing import Backoff, rest
 from watchers.prices import Feeds
 from watchers.reorg import ReorgTooDeep, common_ancestor
+from watchers.yields import Wanted, read_values
 
 logger = structlog.get_logger(__name__)
 
@@ -59,6 +61,10 @@ class Ledger(Protocol):
         """Tokens whose price this block needs."""
         ...
 
+    async def to_value(self, block: DecodedBlock, *, opening: bool) -> Wanted:
+        """What of positions is to be read at this block; `opening`: whether users' own balances open with it."""
+        ...
+
     async def apply(
         self,
         block: DecodedBlock,
@@ -67,6 +73,7 @@ class Ledger(Protocol):
         finalized: int,
         openings: Mapping[Address, Mapping[Address, int]] | None = None,
         read: Sequence[PriceRow] = (),
+        values: Values = NOTHING_READ,
     ) -> None:
         """Commit the block, then publish it. `openings`: user -> token -> balanceOf at this block; `read`: prices."""
         ...
@@ -260,11 +267,14 @@ class Follower:
         await self._look_for_final(block.number)
         head, finalized = self._heights(block.number)
         openings: Mapping[Address, Mapping[Address, int]] = {}
+        values = NOTHING_READ
         if self._live and head - block.number <= STATE_DEPTH:
             users = await self._ledger.to_open(decoded)
             openings = await read_openings(self._rpc, self.chain, block.ref, users)
+            wanted = await self._ledger.to_value(decoded, opening=bool(openings))
+            values = await read_values(self._rpc, self.chain, block.ref, wanted)
         read = await self._feeds.read(decoded, await self._ledger.to_price(decoded), head=head)
-        await self._ledger.apply(decoded, head=head, finalized=finalized, openings=openings, read=read)
+        await self._ledger.apply(decoded, head=head, finalized=finalized, openings=openings, read=read, values=values)
         self.tip = block.ref
         self._stand()
         self.moved = True

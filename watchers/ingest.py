@@ -13,16 +13,20 @@ import structlog
 from config import keys, metrics
 from config.chains import Chain
 from handlers import blocks, reverts
-from handlers.blocks import Committed, Openings, ParentMismatch, Terms
+from handlers.blocks import Openings, ParentMismatch, Terms
 from handlers.chain_events import DecodedBlock, WalletEvent
+from handlers.committed import Committed
 from handlers.deps import Deps
+from handlers.rules.holdings import NOTHING_READ, Values
 from handlers.rules.prices import NONE, Prices, needed
-from store import cursors, prices, spending
+from store import cursors, prices, spending, yields
 from store.cursors import CursorMoved
 from store.postgres import LOST, Connection, Tx, connect, retrying
 from store.prices import PriceRow
 from store.records import Address, BlockRef, Cursor
+from store.yields import Source
 from watchers.decode import learn
+from watchers.yields import NOTHING_WANTED, Wanted, touched_locks, touched_vaults
 
 logger = structlog.get_logger(__name__)
 
@@ -50,12 +54,16 @@ class Ledger:
         self._cursor: Cursor | None = None
         self._wallets: dict[Address, Address | None] = {}
         self._prices = NONE
+        self._valued_at: int | None = None
+        """Block at which everything open was valued last."""
 
     async def load(self) -> None:
         """Read cursor, known wallets and newest prices; called once the lock is held, and after every revert."""
         self._cursor = await cursors.cursor(self._conn, self._chain.id)
         # A wallet of the table serves many: no factory's word makes it one user's.
         known = await spending.wallets_of_chain(self._conn, self._chain.id)
+        if self._chain.vaults:
+            await yields.follow_vaults(self._conn, self._chain.id, [vault.address for vault in self._chain.vaults])
         self._wallets = known | dict.fromkeys(self._chain.wallets)
         self._prices = Prices(await prices.latest(self._conn))
 
@@ -80,6 +88,24 @@ class Ledger:
         users = wanted.users
         return wanted.tokens(await spending.registered(self._conn, self._chain.id, users) if users else ())
 
+    async def to_value(self, block: DecodedBlock, *, opening: bool) -> Wanted:
+        """What to read at this block: what positions it moves are worth, and now and then all that are open."""
+        chain = self._chain
+        if not chain.vaults and not chain.yield_locks:
+            return NOTHING_WANTED
+        sources = set(touched_locks(block))
+        vaults = touched_vaults(block)
+        users = {user for named in vaults.values() for user in named}
+        if users and await spending.registered(self._conn, chain.id, users):
+            sources |= {Source(vault) for vault in vaults}
+        if opening:
+            sources |= {Source(vault.address) for vault in chain.vaults}
+        last = self._valued_at
+        full = last is None or not last < block.number < last + self._deps.settings.yield_interval_blocks
+        if full:
+            sources |= set(await yields.open_sources(self._conn, chain.id))
+        return Wanted(tuple(sorted(sources, key=str)), full)
+
     async def apply(
         self,
         block: DecodedBlock,
@@ -88,6 +114,7 @@ class Ledger:
         finalized: int,
         openings: Openings | None = None,
         read: Sequence[PriceRow] = (),
+        values: Values = NOTHING_READ,
     ) -> None:
         """Commit a block with the prices read at it, then publish it.
 
@@ -110,6 +137,7 @@ class Ledger:
                 now=self._deps.now(),
                 prices=at_block,
                 terms=self._terms,
+                values=values,
             )
 
         committed = await self._commit(body)
@@ -117,6 +145,8 @@ class Ledger:
         self._prices = at_block
         for event in block.events:
             learn(self._wallets, event)
+        if values.full:
+            self._valued_at = block.number
         self._measure(block, committed, seconds=perf_counter() - started)
         await self._publish(committed)
         age_s = (self._deps.now() - block.time).total_seconds()
@@ -132,6 +162,7 @@ class Ledger:
             return await reverts.revert(tx, self._chain, before=before, now=self._deps.now())
 
         committed = await self._commit(body)
+        self._valued_at = None  # positions are as they were told before: the next block says what they are worth
         await self.load()
         await self._publish(committed)
         return committed.ref

@@ -23,6 +23,8 @@ NAME_BYTES = 32
 """Longest bucket name that the contract takes."""
 NOTICE_BYTES = 256
 """Longest text that a notice may carry: it is shown to operators only."""
+LABEL_BYTES = 1024
+"""Longest label of a yield lock: whoever locks writes it, and only its beginning is shown."""
 ERC721_TOPICS = 4
 """An ERC-721 transfer has ERC-20's topic0 and its id as a fourth topic."""
 
@@ -86,6 +88,15 @@ def text(hexed: str, at: int, head: int) -> str:
     return _string(hexed, at, head, limit=NOTICE_BYTES).decode(errors="replace")
 
 
+def label(hexed: str, at: int, head: int) -> str:
+    """What a user calls a lock; what is not UTF-8 in it is replaced."""
+    return _string(hexed, at, head, limit=LABEL_BYTES).decode(errors="replace")
+
+
+def skipped(_hexed: str, _at: int, _head: int) -> None:
+    """A field that nobody needs."""
+
+
 def _string(hexed: str, at: int, head: int, *, limit: int) -> bytes:
     # Offset and length are below 2^32 in any log: the rest is zero, and a short number is read three times as fast.
     if not hexed.startswith(_SMALL_PADDING, at):
@@ -127,9 +138,11 @@ class Layout:
             raise Undecodable(f"{len(data) // 2 - 1} bytes of data, should be {head // 2 - 1} or more")
         own: dict[str, Any] = {} if self.notice else fields
         for field, i, read in self.topics:
-            own[field] = read(topics[i], BEGIN, 0)
+            if read is not skipped:
+                own[field] = read(topics[i], BEGIN, 0)
         for field, at, read in self.words:
-            own[field] = read(data, at, head)
+            if read is not skipped:
+                own[field] = read(data, at, head)
         return self.event(name=self.notice, arguments=own, **fields) if self.notice else self.event(**fields)
 
 
@@ -155,6 +168,8 @@ def _notice(topic: str, topics: Mapping[str, Reader], data: Mapping[str, Reader]
 
 _USER: Mapping[str, Reader] = {"user": address}
 _ROLE: Mapping[str, Reader] = {"role": hex32, "account": address, "sender": address}
+_ASSETS_AND_SHARES: Mapping[str, Reader] = {"assets": uint256, "shares": uint256}
+_PAID_OUT: Mapping[str, Reader] = {"total_assets": uint256, "fee": uint256, "net_assets": uint256}
 
 
 WALLET: Final[Mapping[str, Layout]] = {
@@ -207,6 +222,30 @@ NOTICES: Final[Mapping[str, Layout]] = {
     abi.FEE_UPDATED: _notice(abi.FEE_UPDATED, {}, {"feeType": text, "oldFee": uint256, "newFee": uint256}),
 }
 """Notices of wallets and factories."""
+
+VAULT: Final[Mapping[str, Layout]] = {
+    abi.DEPOSIT: _layout(chain.VaultDeposit, {"sender": address, "owner": address}, _ASSETS_AND_SHARES),
+    abi.WITHDRAW: _layout(
+        chain.VaultWithdraw, {"sender": address, "receiver": address, "owner": address}, _ASSETS_AND_SHARES
+    ),
+    abi.TRANSFER: _layout(chain.ShareTransfer, {"sender": address, "recipient": address}, {"shares": uint256}),
+}
+"""Events of ERC-4626 vaults."""
+
+LOCK: Final[Mapping[str, Layout]] = {
+    abi.YIELD_LOCK_CREATED: _layout(
+        chain.YieldLockCreated,
+        {"lock_id": uint256, **_USER, "vault": address},
+        {"token": address, "principal": uint256, "shares": uint256, "unlock_time": uint256, "label": label},
+    ),
+    abi.YIELD_LOCK_WITHDRAWN: _layout(
+        chain.YieldLockWithdrawn,
+        {"lock_id": uint256, **_USER, "vault": skipped},
+        {"shares": skipped, **_PAID_OUT},
+    ),
+    abi.EMERGENCY_FUNDS_CLAIMED: _layout(chain.YieldLockWithdrawn, {"lock_id": uint256, **_USER}, _PAID_OUT),
+}
+"""Events of yield locks."""
 
 TOKEN: Final = _layout(chain.TokenTransfer, {"sender": address, "recipient": address}, {"amount": uint256})
 """An ERC-20 transfer."""

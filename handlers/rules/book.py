@@ -12,8 +12,9 @@ from typing import Literal
 
 from config.chains import Chain
 from handlers.chain_events import ChainEvent, DecodedBlock, Fee, TokenTransfer
-from handlers.events import BucketUpdate, NewTransaction, Resync
+from handlers.events import BucketUpdate, NewTransaction, Resync, YieldUpdate
 from handlers.rules import wire
+from handlers.rules.holdings import Holdings
 from handlers.rules.ids import bucket_id, event_id, shown_name
 from handlers.rules.inbox import Inbox
 from handlers.rules.legs import Legs
@@ -50,6 +51,9 @@ class Movement:
     spender: str | None = None
     wallet: str | None = None
     account_type: AccountType = "spending"
+    identifier: str | None = None
+    account_fee: tuple[int, Address] | None = None
+    """What the contract kept, and its token."""
 
 
 @dataclass(slots=True)
@@ -74,6 +78,11 @@ class Book:
     prices: Prices
     """At the block; of tokens that it does not touch, the newest known."""
     created_wallets: dict[Address, Address] = field(default_factory=dict)
+    accounts: Mapping[Address, frozenset[str]] = field(default_factory=dict)
+    """Types of the accounts that each user has on the chain before this block."""
+    new_accounts: dict[tuple[Address, AccountType], None] = field(default_factory=dict)
+    holdings: Holdings = field(default_factory=Holdings)
+    """Positions of whoever this block moves one of."""
     rows: list[TransactionRow] = field(default_factory=list)
     drafts: list[Draft] = field(default_factory=list)
     purses: Mapping[Address, Purse] = field(default_factory=dict)
@@ -166,6 +175,11 @@ class Book:
             self.put(key, raw)
             self.tell_bulk(user, "backfill")
 
+    def begin_account(self, user: Address, kind: AccountType) -> None:
+        """Open an account of the user with this block, unless there is one."""
+        if kind not in self.accounts.get(user, ()):
+            self.new_accounts[user, kind] = None
+
     # The ledger and the log -------------------------------------------------------------------------------------
 
     def record(
@@ -181,6 +195,7 @@ class Book:
         """Write a ledger row for the user and tell it, with the balances and budgets it changed."""
         row = self._row(event, user, movement, role=role)
         self.rows.append(row)
+        self.begin_account(user, row.account_type)
         purse = self.purses.get(user) if role == "owner" else None
         decided = purse.categorize(row) if purse else None
         month_impacts, alerts = self._spend(purse, row, decided)
@@ -270,6 +285,11 @@ class Book:
         key = event_id(Resync.name, user, self.cause, reason)
         self.drafts.append(self._draft(user, key, Resync.name, {"reason": reason}))
 
+    def tell_yield(self, user: Address, body: Mapping[str, object], *cause: object) -> None:
+        """Tell how positions are now; `cause` tells apart what moves them within one block."""
+        key = event_id(YieldUpdate.name, user, self.cause, *cause)
+        self.drafts.append(self._draft(user, key, YieldUpdate.name, body))
+
     def balance(self, key: BalanceKey) -> dict[str, object]:
         """One balance as it is now, for the wire."""
         bucket = self.buckets.get(key.bucket_id)
@@ -288,7 +308,7 @@ class Book:
     def _row(self, event: ChainEvent, user: Address, movement: Movement, *, role: Role) -> TransactionRow:
         symbol, decimals = token_facts(self.chain, movement.token)
         fee = self._fee(event, user)
-        bucket, to_bucket = movement.bucket, movement.to_bucket
+        bucket, to_bucket, kept = movement.bucket, movement.to_bucket, movement.account_fee
         return TransactionRow(
             user=user,
             chain_id=self.chain.id,
@@ -319,6 +339,9 @@ class Book:
             fee_usd=self.prices.usd(self.chain, ZERO_ADDRESS, fee.wei) if fee else None,
             gas_used=fee.gas_used if fee else None,
             gas_price=fee.gas_price if fee else None,
+            identifier=movement.identifier,
+            account_fee=kept[0] if kept else None,
+            account_fee_token=kept[1] if kept else None,
         )
 
     def _fee(self, event: ChainEvent, user: Address) -> Fee | None:

@@ -46,6 +46,9 @@ def token_facts(chain: Chain, token: Address) -> tuple[str | None, int | None]:
     listed = chain.token(token)
     if listed is not None:
         return listed.symbol, listed.decimals
+    vault = chain.vault(token)
+    if vault is not None:
+        return vault.name, vault.decimals
     if token == ZERO_ADDRESS:
         return "ETH", ETHER_DECIMALS
     return None, None

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
 
 from config.chains import Chain
-from handlers.chain_events import ChainEvent, DecodedBlock, TokenTransfer, WalletEvent
+from handlers.chain_events import (
+    ChainEvent,
+    DecodedBlock,
+    ShareTransfer,
+    TokenTransfer,
+    VaultDeposit,
+    VaultWithdraw,
+    WalletEvent,
+)
 from store.prices import PriceRow
 from store.records import ZERO_ADDRESS, Address
 
@@ -117,7 +125,7 @@ def needed(chain: Chain, block: DecodedBlock, owners: Mapping[Address, Address |
     for event in block.events:
         users = _users(event, owners)
         fee = block.fees.get(event.tx_hash)
-        moved = {_token(event)} | ({ZERO_ADDRESS} if fee is not None and fee.payer in users else set())
+        moved = {_token(chain, event)} | ({ZERO_ADDRESS} if fee is not None and fee.payer in users else set())
         for token in chain.feeds.keys() & moved:
             if isinstance(event, WalletEvent):
                 certain.add(token)
@@ -127,13 +135,20 @@ def needed(chain: Chain, block: DecodedBlock, owners: Mapping[Address, Address |
     return Needed(frozenset(certain), unsure)
 
 
-def _token(event: ChainEvent) -> Address | None:
-    found: Address | None = event.emitter if isinstance(event, TokenTransfer) else getattr(event, "token", None)
+def _token(chain: Chain, event: ChainEvent) -> Address | None:
+    if isinstance(event, TokenTransfer):
+        return event.emitter
+    vault = chain.vault(event.emitter)
+    found: Address | None = vault.asset if vault is not None else getattr(event, "token", None)
     return found
 
 
 def _users(event: ChainEvent, owners: Mapping[Address, Address | None]) -> frozenset[Address]:
     named: tuple[Address | None, ...] = (getattr(event, "user", None), getattr(event, "spender", None))
-    if isinstance(event, TokenTransfer):
+    if isinstance(event, VaultDeposit | VaultWithdraw):
+        named = (event.owner,)
+    elif isinstance(event, ShareTransfer):
+        named = (event.sender, event.recipient)
+    elif isinstance(event, TokenTransfer):
         named = (event.sender, event.recipient, owners.get(event.recipient))  # the owner of a wallet it is stranded in
     return frozenset(user for user in named if user is not None)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
-from config.chains import Chain
+from config.chains import Chain, Vault
+from handlers.rules.accounts import account_id
 from handlers.rules.money import amount, token_facts, valued
 from handlers.rules.periods import iso, period_end
-from handlers.rules.prices import Prices
+from handlers.rules.prices import EXACT, Prices, rounded
+from handlers.rules.risk import position_risk
+from store.accounts import AccountRow
 from store.records import ZERO_ADDRESS, BalanceKey, BucketRow, TransactionRow
+from store.yields import Position
+
+UNLISTED_RISK: Literal["medium"] = "medium"
+"""Of a lock's vault that the table does not list, and of what a V2 account holds: nobody has classed it."""
+DAY_S = 86_400
+RATIO_STEP = Decimal("0.000001")
 
 Status = Literal["included", "confirmed", "finalized", "reverted"]
 
@@ -62,6 +72,8 @@ def transaction(
         "toBucket": row.to_bucket,
         "toBucketId": row.to_bucket_id,
         "category": category,
+        "identifier": row.identifier,
+        "accountFee": _account_fee(row, chain),
         "fee": None if row.fee_wei is None else _fee(row, row.fee_wei, chain),
         "memo": memo,
     }
@@ -75,6 +87,17 @@ def _amount(row: TransactionRow) -> dict[str, object]:
 def _fee(row: TransactionRow, wei: int, chain: Chain) -> dict[str, object]:
     symbol, decimals = token_facts(chain, ZERO_ADDRESS)
     return valued(wei, decimals, symbol=symbol, token=ZERO_ADDRESS, usd=row.fee_usd)
+
+
+def _account_fee(row: TransactionRow, chain: Chain) -> dict[str, object] | None:
+    """What the contract kept; in the row's own token it is worth as much a unit as the row's amount."""
+    if row.account_fee is None or row.account_fee_token is None:
+        return None
+    symbol, decimals = token_facts(chain, row.account_fee_token)
+    usd = None
+    if row.usd is not None and row.account_fee_token == row.token and row.amount:
+        usd = rounded(EXACT.divide(EXACT.multiply(row.usd, Decimal(row.account_fee)), Decimal(row.amount)))
+    return valued(row.account_fee, decimals, symbol=symbol, token=row.account_fee_token, usd=usd)
 
 
 def balance(key: BalanceKey, raw: int, *, chain: Chain, bucket: str | None, prices: Prices) -> dict[str, object]:
@@ -108,6 +131,85 @@ def bucket(row: BucketRow, balances: Iterable[tuple[str, int]], *, chain: Chain,
     }
 
 
+def position(row: Position, *, chain: Chain, prices: Prices) -> dict[str, object]:
+    """A position resource, as the row tells it; one with nothing in it is closed."""
+    vault = chain.vault(row.contract if row.kind == "vault" else row.vault or "")
+
+    def assets(raw: int | None) -> dict[str, object] | None:
+        return None if raw is None else amount(chain, row.asset, raw, prices=prices)
+
+    return {
+        "positionId": row.position_id,
+        "chainId": row.chain_id,
+        "kind": row.kind,
+        "protocol": row.protocol,
+        "asset": row.symbol or row.asset,
+        "value": assets(row.value),
+        "principal": assets(row.principal),
+        "yield": assets(row.earned),
+        "apy": None if row.apy is None else ratio(row.apy),
+        "windowDays": None if row.apy_window_s is None else ratio(Decimal(row.apy_window_s) / DAY_S),
+        "asOfBlock": row.as_of_block,
+        "shares": _shares(row, vault),
+        "entryPrice": _entry_price(row, vault, chain),
+        "fees": amount(chain, row.asset, row.fees, prices=prices),
+        "riskLevel": position_risk(vault.risk if vault else UNLISTED_RISK),
+        "unlockAt": iso(row.unlock_at) if row.unlock_at else None,
+        "label": row.label,
+        "lastUpdatedAt": iso(row.as_of),
+    }
+
+
+def without(shown: Mapping[str, object]) -> dict[str, object]:
+    """A position as it was told, with nothing in it: it is no more."""
+
+    def nothing(amount: object) -> object:
+        if not isinstance(amount, Mapping):
+            return None
+        return {**amount, "raw": "0", "usd": None if amount["usd"] is None else "0.00"}
+
+    zeros = {key: nothing(shown[key]) for key in ("value", "principal", "yield", "shares", "fees")}
+    if zeros["principal"] is None:
+        zeros["principal"] = nothing({**shown["fees"], "usd": None}) if isinstance(shown["fees"], Mapping) else None
+    return {**shown, **zeros, "apy": None, "windowDays": None, "entryPrice": None}
+
+
+def ratio(value: Decimal) -> str:
+    """A ratio with at most six places, without an exponent or zeros at its end."""
+    text = f"{value.quantize(RATIO_STEP, context=EXACT):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _shares(row: Position, vault: Vault | None) -> dict[str, object] | None:
+    if row.kind == "account":
+        return None
+    token = row.contract if row.kind == "vault" else row.vault or row.contract
+    name, decimals = (vault.name, vault.decimals) if vault else (None, None)
+    return valued(row.shares, decimals, symbol=name, token=token, usd=None)
+
+
+def _entry_price(row: Position, vault: Vault | None, chain: Chain) -> str | None:
+    """Assets per share that went in, over what is left; None where shares or assets have no known decimals."""
+    _, decimals = token_facts(chain, row.asset)
+    if vault is None or decimals is None or not row.shares or row.principal is None:
+        return None
+    price = EXACT.divide(Decimal(row.principal), Decimal(row.shares)).scaleb(vault.decimals - decimals, context=EXACT)
+    text = f"{rounded(price):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def account(row: AccountRow, held: Iterable[tuple[str, int]], *, chain: Chain, prices: Prices) -> dict[str, object]:
+    """An account resource; `held` are (token, raw amount), zeros left out, in token order."""
+    return {
+        "id": account_id(row.user, row.chain_id, row.type),
+        "chainId": row.chain_id,
+        "accountType": row.type,
+        "accountName": row.name,
+        "isActive": row.active,
+        "balances": [amount(chain, token, raw, prices=prices) for token, raw in sorted(held) if raw != 0],
+    }
+
+
 def snapshot(
     *,
     seq: int,
@@ -117,6 +219,7 @@ def snapshot(
     prices: Prices,
     budgets: Sequence[Mapping[str, object]] = (),
     goals: Sequence[Mapping[str, object]] = (),
+    positions: Iterable[Position] = (),
     unread: int = 0,
 ) -> dict[str, object]:
     """Everything a client shows, as of log position `seq`, at the newest `prices`.
@@ -140,7 +243,11 @@ def snapshot(
             bucket(row, held.get(row.bucket_id, ()), chain=chains[row.chain_id], prices=prices) for row in rows
         ],
         "budgets": list(budgets),
-        "positions": [],
+        "positions": [
+            position(row, chain=chains[row.chain_id], prices=prices)
+            for row in positions
+            if row.is_open and row.chain_id in chains
+        ],
         "goals": list(goals),
         "unreadCount": unread,
         "achievements": [],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from realtime.rest import (
+    accounts,
     ai,
     auth,
     budgets,
@@ -27,6 +28,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *people.ROUTES,
     *ai.ROUTES,
     *chains.ROUTES,
+    *accounts.ROUTES,
     *history.ROUTES,
     *budgets.ROUTES,
     *categories.ROUTES,

@@ -2,7 +2,8 @@
 -- Newest first, below ($11, $12): bounds are always given, so that the index is entered there whatever is filtered.
 SELECT user_address, chain_id, block_hash, tx_hash, n, event_id, role, log_index, block_number, block_time, type,
        account_type, direction, token, symbol, decimals, amount::text, usd, wallet, bucket_id, bucket, to_bucket_id,
-       to_bucket, counterparty, spender, fee_wei::text, fee_usd, gas_used, gas_price::text, canonical
+       to_bucket, counterparty, spender, fee_wei::text, fee_usd, gas_used, gas_price::text, identifier,
+       account_fee::text, account_fee_token, canonical
 FROM transactions
 WHERE user_address = $1 AND canonical AND chain_id = ANY ($2::bigint[])
     AND ($3::text[] IS NULL OR type = ANY ($3::text[]))
@@ -47,14 +48,16 @@ ORDER BY block_time DESC, id DESC LIMIT $13
 -- transaction --
 SELECT user_address, chain_id, block_hash, tx_hash, n, event_id, role, log_index, block_number, block_time, type,
        account_type, direction, token, symbol, decimals, amount::text, usd, wallet, bucket_id, bucket, to_bucket_id,
-       to_bucket, counterparty, spender, fee_wei::text, fee_usd, gas_used, gas_price::text, canonical
+       to_bucket, counterparty, spender, fee_wei::text, fee_usd, gas_used, gas_price::text, identifier,
+       account_fee::text, account_fee_token, canonical
 FROM transactions WHERE user_address = $1 AND id = $2 AND canonical
 
 -- reverted_transaction --
 -- What a reorg took back and no block brought again, as it was last.
 SELECT user_address, chain_id, block_hash, tx_hash, n, event_id, role, log_index, block_number, block_time, type,
        account_type, direction, token, symbol, decimals, amount::text, usd, wallet, bucket_id, bucket, to_bucket_id,
-       to_bucket, counterparty, spender, fee_wei::text, fee_usd, gas_used, gas_price::text, canonical
+       to_bucket, counterparty, spender, fee_wei::text, fee_usd, gas_used, gas_price::text, identifier,
+       account_fee::text, account_fee_token, canonical
 FROM transactions WHERE user_address = $1 AND chain_id = $3 AND id = $2
 ORDER BY version DESC LIMIT 1
 

@@ -4,17 +4,20 @@ WITH changed AS (
 INSERT INTO transactions (user_address, chain_id, block_hash, tx_hash, n, id, event_id, role, log_index, block_number,
                           block_time, type, account_type, direction, token, symbol, decimals, amount, usd, wallet,
                           bucket_id, bucket, to_bucket_id, to_bucket, counterparty, spender, fee_wei, fee_usd,
-                          gas_used, gas_price)
+                          gas_used, gas_price, identifier, account_fee, account_fee_token)
 SELECT user_address, chain_id, block_hash, tx_hash, n, id, event_id, role, log_index, block_number, block_time, type,
        account_type, direction, token, symbol, decimals, amount::numeric, usd::numeric, wallet, bucket_id, bucket,
-       to_bucket_id, to_bucket, counterparty, spender, fee_wei::numeric, fee_usd::numeric, gas_used, gas_price::numeric
+       to_bucket_id, to_bucket, counterparty, spender, fee_wei::numeric, fee_usd::numeric, gas_used, gas_price::numeric,
+       identifier, account_fee::numeric, account_fee_token
 FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::int[], $6::text[], $7::text[], $8::text[], $9::int[],
             $10::bigint[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[],
             $17::smallint[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[],
-            $25::text[], $26::text[], $27::text[], $28::text[], $29::bigint[], $30::text[])
+            $25::text[], $26::text[], $27::text[], $28::text[], $29::bigint[], $30::text[],
+            $31::text[], $32::text[], $33::text[])
      AS t (user_address, chain_id, block_hash, tx_hash, n, id, event_id, role, log_index, block_number, block_time,
            type, account_type, direction, token, symbol, decimals, amount, usd, wallet, bucket_id, bucket,
-           to_bucket_id, to_bucket, counterparty, spender, fee_wei, fee_usd, gas_used, gas_price)
+           to_bucket_id, to_bucket, counterparty, spender, fee_wei, fee_usd, gas_used, gas_price, identifier,
+           account_fee, account_fee_token)
 ON CONFLICT (user_address, chain_id, block_hash, tx_hash, n) DO UPDATE SET
     canonical = true, event_id = excluded.event_id, version = nextval('ledger_version'), updated_at = now()
 WHERE NOT transactions.canonical
@@ -108,6 +111,6 @@ DELETE FROM preimages WHERE chain_id = $1 AND block_hash = $2
 SELECT user_address FROM transactions WHERE chain_id = $1 AND block_hash = $2 AND canonical
 UNION SELECT user_address FROM user_log WHERE chain_id = $1 AND cause = $3
 UNION SELECT split_part(key, '|', 1) FROM preimages
-    WHERE chain_id = $1 AND block_hash = $2 AND relation = 'balances'
+    WHERE chain_id = $1 AND block_hash = $2 AND relation IN ('balances', 'positions', 'accounts')
 UNION SELECT b.user_address FROM preimages AS p JOIN buckets AS b ON b.bucket_id = p.key
     WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'buckets'

@@ -1,6 +1,9 @@
 -- registered --
--- Which of these addresses are registered, and since when their own address is followed on the chain.
-SELECT u.address, s.opened_block
+-- Which of these addresses are registered, since when their own address is followed on the chain, and their accounts there.
+SELECT u.address, s.opened_block, ARRAY(
+    SELECT a.account_type FROM user_accounts AS a
+    WHERE a.user_address = u.address AND a.chain_id = $1 AND a.opened_block IS NOT NULL
+) AS accounts
 FROM users AS u LEFT JOIN wallet_scopes AS s ON s.chain_id = $1 AND s.user_address = u.address
 WHERE u.address = ANY ($2::text[])
 

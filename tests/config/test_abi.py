@@ -14,6 +14,8 @@ SELECTORS = {
     "GET_ROUND_DATA": "getRoundData(uint80)",
     "PHASE_AGGREGATORS": "phaseAggregators(uint16)",
     "LATEST_ROUND": "latestRound()",
+    "CONVERT_TO_ASSETS": "convertToAssets(uint256)",
+    "GET_ACCRUED_YIELD": "getAccruedYield(uint256)",
 }
 CONSTANTS = {
     name: value
@@ -40,7 +42,8 @@ def test_planned_topics_begin_as_announced() -> None:
 
 
 def test_each_event_is_believed_from_one_kind_of_contract() -> None:
-    groups = [*abi.FACTORY_TOPICS, *abi.WALLET_TOPICS, *abi.NOTICE_TOPICS, abi.TRANSFER, abi.USER_OPERATION_EVENT]
+    groups = [*abi.FACTORY_TOPICS, *abi.WALLET_TOPICS, *abi.NOTICE_TOPICS, *abi.LOCK_TOPICS, *abi.VAULT_TOPICS]
+    groups += [abi.USER_OPERATION_EVENT]
 
     assert sorted(groups) == sorted(abi.SIGNATURES)
 

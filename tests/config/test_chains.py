@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from config.chains import SHIPPED, Chain, ChainTableError, Feed, Token, load_chains
+from config.chains import SHIPPED, Chain, ChainTableError, Feed, Token, Vault, load_chains
 
 MIXED = "0x" + "Ab" * 20
 LOWER = MIXED.lower()
 OTHER = "0x" + "cd" * 20
+VAULT = "0x" + "ef" * 20
 ROW = '[[chain]]\nname = "One"\nid = 1\nrpc = ["http://one"]\n'
+SHARES = '[[chain.vault]]\naddress = "{vault}"\nprotocol = "P"\nasset = "{asset}"\nname = "V"\n'
 TOKEN = f'[[chain.token]]\naddress = "{MIXED}"\nsymbol = "USDC"\ndecimals = 6\n'
 
 
@@ -40,7 +42,8 @@ def test_a_full_row_is_read_and_addresses_become_lower_case(tmp_path: Path) -> N
         + TOKEN
         + 'price = "usd"\n'
         + f'[[chain.token]]\naddress = "{OTHER}"\nsymbol = "ETH"\ndecimals = 18\nprice = {{feed = "{MIXED}"}}\n'
-        + f'[[chain.vault]]\naddress = "{MIXED}"\nprotocol = "morpho"\n'
+        + f'[[chain.vault]]\naddress = "{VAULT}"\nprotocol = "Morpho"\nasset = "{MIXED}"\nname = "Steady USDC"\n'
+        + 'decimals = 6\nrisk = "low"\n'
     )
     chain = load_chains(write(tmp_path, text))[1]
     assert (chain.name, chain.rpc, chain.ws) == ("One", ("http://one",), "ws://one")
@@ -50,7 +53,7 @@ def test_a_full_row_is_read_and_addresses_become_lower_case(tmp_path: Path) -> N
     assert chain.token(OTHER) == Token(OTHER, "ETH", 18, Feed(LOWER, 8))
     assert chain.token("0x" + "00" * 20) is None
     assert chain.usd_token == chain.token(LOWER)
-    assert [(vault.address, vault.protocol) for vault in chain.vaults] == [(LOWER, "morpho")]
+    assert chain.vault(VAULT) == Vault(VAULT, "Morpho", LOWER, "Steady USDC", 6, "low")
 
 
 def test_a_short_row_gets_defaults(tmp_path: Path) -> None:
@@ -123,6 +126,18 @@ def test_urls_with_keys_are_not_shown() -> None:
         (
             ROW + f'[[chain.vault]]\naddress = "{MIXED}"',
             f"row 1 of [[chain]] (One), row 1 of [[chain.vault]] ({MIXED}), key protocol: is missing.",
+        ),
+        (
+            ROW + SHARES.format(vault=VAULT, asset=MIXED),
+            f"row 1 of [[chain]] (One): vault {VAULT} holds {LOWER}, which is not a listed token.",
+        ),
+        (
+            ROW + TOKEN + SHARES.format(vault=MIXED, asset=MIXED),
+            f"row 1 of [[chain]] (One): vault {LOWER} is listed as a token too: its shares are a position.",
+        ),
+        (
+            ROW + TOKEN + SHARES.format(vault=VAULT, asset=MIXED) + 'risk = "none"',
+            "row 1 of [[chain]] (One), row 1 of [[chain.vault]] (V), key risk: should be 'low', 'medium' or 'high'.",
         ),
     ],
 )

@@ -17,6 +17,7 @@ from handlers import budgets, categories, snapshot
 from handlers.chain_events import DecodedBlock
 from handlers.deps import Deps
 from handlers.events import BY_NAME
+from handlers.rules.holdings import NOTHING_READ, Values
 from store import log
 from store.postgres import Pool
 from store.records import Address, Entry
@@ -69,10 +70,13 @@ class Bench:
     ledger: Ledger
 
     async def apply(
-        self, *blocks: DecodedBlock, openings: Mapping[Address, Mapping[Address, int]] | None = None
+        self,
+        *blocks: DecodedBlock,
+        openings: Mapping[Address, Mapping[Address, int]] | None = None,
+        values: Values = NOTHING_READ,
     ) -> None:
         for block in blocks:
-            await self.ledger.apply(block, head=block.number, finalized=0, openings=openings)
+            await self.ledger.apply(block, head=block.number, finalized=0, openings=openings, values=values)
 
     async def revert(self, depth: int = 1) -> None:
         for _ in range(depth):

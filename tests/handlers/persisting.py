@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from handlers import blocks
+from handlers import committed
 from store import cursors, ledger
 from store.clickhouse import Analytics
 from store.postgres import Pool
@@ -21,7 +21,7 @@ async def commit_block(pool: Pool, rows: list[TransactionRow]) -> None:
         await cursors.apply_block(tx, row.chain_id, ref, parent_hash=parent, time=row.block_time)
         await ledger.record(tx, rows)
         await cursors.count_rows(tx, row.chain_id, ref.hash, len(rows))
-        await blocks.request_persistence(tx, row.chain_id, ref)
+        await committed.request_persistence(tx, row.chain_id, ref)
 
 
 async def revert_block(pool: Pool, row: TransactionRow) -> None:
@@ -29,7 +29,7 @@ async def revert_block(pool: Pool, row: TransactionRow) -> None:
     async with pool.acquire() as tx, tx.transaction():
         await cursors.revert_block(tx, row.chain_id, ref)
         await ledger.revert(tx, row.chain_id, ref.hash)
-        await blocks.request_persistence(tx, row.chain_id, ref)
+        await committed.request_persistence(tx, row.chain_id, ref)
 
 
 async def change_rows(pool: Pool, assignments: str, where: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from config.chains import Chain, Token
+from config.chains import Chain, Token, Vault
 from handlers import chain_events as ce
 from handlers.chain_events import ChainEvent, DecodedBlock, Fee
 from store.records import Address
@@ -19,6 +19,9 @@ FACTORY = "0x" + "fa" * 20
 USDC = "0x" + "cc" * 20
 OTHER_TOKEN = "0x" + "dd" * 20
 SHOP = "0x" + "55" * 20
+VAULT = "0x" + "4e" * 20
+LOCK = "0x" + "10" * 20
+NOBODY = "0x" + "00" * 20
 BLOCK_S = 2
 
 
@@ -116,6 +119,73 @@ def _replace(event: ChainEvent, changes: Mapping[str, Any]) -> ChainEvent:
 def at(emitter: Address = WALLET, *, tx: str = "") -> dict[str, Any]:
     """Where an event comes from, before its block gives it a place."""
     return {"tx_hash": tx, "n": 0, "log_index": 0, "emitter": emitter}
+
+
+def listed_vault(**overrides: Any) -> Vault:
+    facts: dict[str, Any] = {
+        "address": VAULT,
+        "protocol": "Morpho",
+        "asset": USDC,
+        "name": "Steady USDC",
+        "decimals": 6,
+    }
+    return Vault(**{**facts, **overrides})
+
+
+def invested(user: Address, assets: int, shares: int, *, vault: Address = VAULT) -> list[ChainEvent]:
+    """What a vault's deposit says: the token's leg, the shares that are made, the deposit."""
+    return [
+        transfer(user, vault, assets),
+        ce.ShareTransfer(**at(vault), sender=NOBODY, recipient=user, shares=shares),
+        ce.VaultDeposit(**at(vault), sender=user, owner=user, asset=USDC, assets=assets, shares=shares),
+    ]
+
+
+def divested(user: Address, assets: int, shares: int, *, vault: Address = VAULT) -> list[ChainEvent]:
+    """What a vault's withdrawal says."""
+    return [
+        ce.ShareTransfer(**at(vault), sender=user, recipient=NOBODY, shares=shares),
+        transfer(vault, user, assets),
+        ce.VaultWithdraw(**at(vault), sender=user, receiver=user, owner=user, asset=USDC, assets=assets, shares=shares),
+    ]
+
+
+def handed(sender: Address, recipient: Address, shares: int, *, vault: Address = VAULT) -> ce.ShareTransfer:
+    return ce.ShareTransfer(**at(vault), sender=sender, recipient=recipient, shares=shares)
+
+
+def locked(user: Address, lock_id: int, principal: int, *, label: str = "a house") -> list[ChainEvent]:
+    made = ce.YieldLockCreated(
+        **at(LOCK),
+        user=user,
+        lock_id=lock_id,
+        vault=VAULT,
+        token=USDC,
+        principal=principal,
+        shares=principal,
+        unlock_time=int(START.timestamp()) + 86_400,
+        label=label,
+    )
+    return [transfer(user, LOCK, principal), made]
+
+
+def unlocked(user: Address, lock_id: int, assets: int, *, fee: int = 0) -> list[ChainEvent]:
+    paid = ce.YieldLockWithdrawn(
+        **at(LOCK), user=user, lock_id=lock_id, total_assets=assets, fee=fee, net_assets=assets - fee
+    )
+    return [transfer(LOCK, user, assets - fee), paid]
+
+
+def operation(
+    user: Address, kind: int, amount: int, *, account: int = 1, identifier: bytes = b"p" * 32, token: Address = USDC
+) -> ce.AccountOperation:
+    return ce.AccountOperation(
+        **at(), user=user, account_type=account, operation_type=kind, identifier=identifier, amount=amount, token=token
+    )
+
+
+def kept(user: Address, amount: int, *, token: Address = USDC) -> ce.FeeCollection:
+    return ce.FeeCollection(**at(), user=user, fee_type=0, amount=amount, token=token)
 
 
 def created(user: Address, name: str, limit: int = 0, **where: Any) -> ce.BucketCreated:

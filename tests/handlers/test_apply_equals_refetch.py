@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -24,11 +25,35 @@ from handlers import chain_events as ce
 from handlers.chain_events import ChainEvent, DecodedBlock
 from handlers.errors import Conflict
 from handlers.goal_edits import Base, Wanted
+from handlers.rules.holdings import Values
 from handlers.rules.legs import join
+from handlers.rules.yields import PRECISE, Rate
 from store.postgres import Pool
 from store.records import Address
 from tests.handlers.ledger import Bench, bench, set_budget, sign_in
-from tests.handlers.scripted import OTHER_TOKEN, SHOP, START, USDC, WALLET, Script, address, at, make_chain, transfer
+from tests.handlers.scripted import (
+    LOCK,
+    OTHER_TOKEN,
+    SHOP,
+    START,
+    USDC,
+    VAULT,
+    WALLET,
+    Script,
+    address,
+    at,
+    divested,
+    handed,
+    invested,
+    kept,
+    listed_vault,
+    locked,
+    make_chain,
+    operation,
+    transfer,
+    unlocked,
+)
+from tests.positions import positions, shown_positions
 from tests.recompute import recompute, shown
 from watchers.devnet import view as client
 
@@ -60,6 +85,16 @@ actions = st.one_of(
     st.tuples(st.just("pay"), users, users, amounts),
     st.tuples(st.just("strand"), users, wallets, amounts),
 )
+shares = st.integers(1, 1_500_000)
+investments = st.one_of(
+    st.tuples(st.just("invest"), users, shares),
+    st.tuples(st.just("divest"), users, shares),
+    st.tuples(st.just("give"), users, users, shares),
+    st.tuples(st.just("give"), users, st.just(3), shares),
+    st.tuples(st.just("lock"), users, st.integers(0, 1), shares),
+    st.tuples(st.just("unlock"), users, st.integers(0, 1), st.integers(0, 1000)),
+    st.tuples(st.just("operate"), users, st.integers(0, 2), st.integers(0, 1), shares, st.integers(0, 1000)),
+)
 blocks = st.tuples(
     st.just("block"),
     st.lists(st.lists(actions, min_size=1, max_size=3), max_size=3),
@@ -68,6 +103,11 @@ blocks = st.tuples(
 paid = st.tuples(st.just("spend"), st.integers(0, 1), st.just(WALLET), names, st.just(USDC), large, users, users)
 spends = st.tuples(
     st.just("block"), st.lists(st.lists(paid, min_size=1, max_size=2), min_size=1, max_size=2), st.just(2)
+)
+moves = st.tuples(
+    st.just("block"),
+    st.lists(st.lists(investments, min_size=1, max_size=3), min_size=1, max_size=2),
+    st.sampled_from((2, 2, 3600, DAY_S, 10 * DAY_S)),
 )
 forks = st.tuples(st.just("fork"), st.integers(1, 4))
 choices = st.tuples(
@@ -92,16 +132,35 @@ steps = st.one_of(
     saves,
     funds,
     spends,
+    moves,
     choices,
     forks,
     spends,
     choices,
     choices,
     choices,
+    moves,
     edits,
     st.tuples(st.just("return"), st.integers(1, 2)),
     st.tuples(st.just("sign in")),
 )
+
+
+def price_at(block: DecodedBlock) -> Fraction:
+    """What a share of the vault is worth at the end of a block: up and down, and never even."""
+    return Fraction(1_000_003 + 10_007 * (block.number % 11) - 30_011 * (block.number % 3), 1_000_000)
+
+
+def values_at(block: DecodedBlock, made: Sequence[DecodedBlock]) -> Values:
+    """What the watcher would have read at a block; every other one is valued in full."""
+    locks = {
+        f"{block.chain_id}:{LOCK}:{event.lock_id}": int(event.principal * price_at(block))
+        for one in made
+        for event in one.events
+        if isinstance(event, ce.YieldLockCreated)
+    }
+    rate = Rate(int(PRECISE * price_at(block)), PRECISE)
+    return Values({VAULT: rate}, locks, full=block.number % 2 == 0)
 
 
 def plain_spending(
@@ -136,7 +195,24 @@ class World:
     people: tuple[Address, ...]
     views: dict[Address, dict[str, Any]] = field(default_factory=dict)
     forks: int = 0
+    locks_made: int = 0
     clock: datetime = START
+
+    @property
+    def price(self) -> Fraction:
+        """At the block that is about to be made."""
+        following = DecodedBlock(0, self.script.number + 1, "", "", START, (), {})
+        return price_at(following)
+
+    def locks(self, user: Address) -> list[int]:
+        """Locks of a user that are open before the block that is about to be made."""
+        mine: dict[int, None] = {}
+        for event in (event for block in self.script.made for event in block.events):
+            if isinstance(event, ce.YieldLockCreated) and event.user == user:
+                mine[event.lock_id] = None
+            elif isinstance(event, ce.YieldLockWithdrawn) and event.user == user:
+                mine.pop(event.lock_id, None)
+        return list(mine)
 
     async def watch(self, user: Address) -> None:
         self.views[user] = await self.bench.snapshot(user)
@@ -153,11 +229,26 @@ class World:
             assert client.differences(applied, fresh) == []
             expected = recompute(self.script.made, user, followed=True).shown()
             assert shown(fresh, chain_id=self.script.chain_id) == expected
+            self.check_positions(fresh, user)
             for budget in fresh["budgets"]:
                 plain = plain_spending(self.script.made, user, await self.categories(user), budget)
                 assert (Decimal(budget["spent"]), budget["unpriced"]) == plain
             self.check_goals(fresh, await self.bench.told(user))
             self.views[user] = applied
+
+    def check_positions(self, fresh: Mapping[str, Any], user: Address) -> None:
+        """Shares and principal as recomputed; the value is what the block of the telling made of them."""
+        assert shown_positions(fresh) == positions(self.script.made, user, price_at)
+        by_number = {block.number: block for block in self.script.made}
+        for one in fresh["positions"]:
+            price = price_at(by_number[one["asOfBlock"]])
+            worth = {"vault": "shares", "lock": "principal", "account": "principal"}[one["kind"]]
+            raw = int(one[worth]["raw"])
+            assert int(one["value"]["raw"]) == (raw if one["kind"] == "account" else int(raw * price))
+            assert int(one["yield"]["raw"]) == int(one["value"]["raw"]) - int(one["principal"]["raw"])
+
+    async def apply(self, block: DecodedBlock) -> None:
+        await self.bench.apply(block, values=values_at(block, self.script.made))
 
     async def categories(self, user: Address) -> dict[str, str]:
         rows = await self.bench.deps.pool.fetch(
@@ -230,7 +321,8 @@ class World:
 
     def _events(self, action: tuple[Any, ...]) -> list[ChainEvent]:
         kind, who, *rest = action
-        user, people = self.people[who], self.people
+        user, people = self.people[who], (*self.people, SHOP)
+        price = self.price
         match kind, rest:
             case "create", (wallet, name, limit):
                 return [ce.BucketCreated(**at(wallet), user=user, name=name, monthly_limit=limit)]
@@ -269,6 +361,21 @@ class World:
                 return [event_type(**at(wallet), user=user, delegate=people[other], name=name)]
             case "pay", (other, amount):
                 return [transfer(user, people[other], amount)]
+            case "invest", (shares,):
+                return invested(user, int(shares * price), shares)
+            case "divest", (shares,):
+                return divested(user, int(shares * price), shares)
+            case "give", (other, shares):
+                return [handed(user, people[other], shares)]
+            case "lock", (number, principal):
+                self.locks_made += 1  # a contract numbers locks itself: never twice
+                return locked(user, 10 * self.locks_made + number, principal)
+            case "unlock", (number, fee):
+                mine = self.locks(user)  # two in one block would unlock the same: the second finds it closed
+                return unlocked(user, mine[number], 1_000_000, fee=fee) if number < len(mine) else []
+            case "operate", (operation_, number, amount, fee):
+                said = operation(user, operation_, amount, identifier=bytes([number]) * 32)
+                return [said, kept(user, fee)]
             case "strand", (wallet, amount):
                 return [transfer(user, wallet, amount)]
         raise AssertionError(action)
@@ -281,7 +388,7 @@ async def play(world: World, pool: Pool, history: Sequence[tuple[Any, ...]]) -> 
             case "block":
                 transactions, after_s = rest
                 events = [self_events for t in transactions if (self_events := world.events(t))]
-                await world.bench.apply(world.script.block(*events, after_s=after_s))
+                await world.apply(world.script.block(*events, after_s=after_s))
                 taken = []
             case "fork":
                 world.forks += 1
@@ -289,7 +396,7 @@ async def play(world: World, pool: Pool, history: Sequence[tuple[Any, ...]]) -> 
                 await world.bench.revert(len(taken))
             case "return":
                 for _ in range(min(rest[0], len(taken))):
-                    await world.bench.apply(world.script.put_back(taken.pop()))
+                    await world.apply(world.script.put_back(taken.pop()))
             case "budget":
                 who, category, amount = rest
                 if world.people[who] in world.views:
@@ -328,7 +435,7 @@ async def test_view_with_events_applied_equals_snapshot_and_recomputation(
 ) -> None:
     number = next(EXAMPLES)
     people = tuple(address(number * 16 + i + 1) for i in range(3))
-    chain = make_chain(1_000_000 + number, wallets=WALLETS)
+    chain = make_chain(1_000_000 + number, wallets=WALLETS, vaults=(listed_vault(),), yield_locks=(LOCK,))
     async with bench(pool, configured, chain) as made:
         await follow(pool, chain.id, people)
         world = World(made, Script(chain.id), people)
@@ -365,9 +472,13 @@ def test_catalogue_of_steps_covers_every_wallet_event() -> None:
         "empty": ("empty", 0, WALLET, USDC),
         "add": ("delegate", 0, WALLET, b"x", 1, True),
         "remove": ("delegate", 0, WALLET, b"x", 1, False),
+        "invest": ("invest", 0, 1),
+        "divest": ("divest", 0, 1),
+        "lock": ("lock", 0, 0, 1),
+        "operate": ("operate", 0, 0, 0, 1, 1),
     }
     made = {type(event) for sample in samples.values() for event in world.events([sample])}
     from handlers.routes import ON
 
     untested = {kind for kind, handlers in ON.items() if handlers} - made
-    assert untested == {ce.WalletCreated, ce.WalletRegistered, ce.MonthlyLimitReset, ce.AccountOperation}
+    assert untested == {ce.WalletCreated, ce.WalletRegistered, ce.MonthlyLimitReset, ce.YieldLockWithdrawn}

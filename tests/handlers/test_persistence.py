@@ -12,7 +12,7 @@ from typing import Any, get_args
 import orjson
 import pytest
 
-from handlers import blocks, persistence
+from handlers import committed, persistence
 from handlers.resources import TransactionType
 from store import budgets, ledger, outbox
 from store import persistence as stored
@@ -152,7 +152,7 @@ async def test_change_of_a_row_without_its_block_is_not_taken_for_a_repeat(pool:
     await work(pool, analytics)
     await change_rows(pool, "usd = 4", "n = 1")
     async with pool.acquire() as tx, tx.transaction():
-        await blocks.request_persistence(tx, rows[0].chain_id, BlockRef(rows[0].block_number, rows[0].block_hash))
+        await committed.request_persistence(tx, rows[0].chain_id, BlockRef(rows[0].block_number, rows[0].block_hash))
     await work(pool, analytics)
     assert await persisted(analytics) == await canonical(pool)
 
@@ -202,7 +202,7 @@ async def work_until_killed(
 
 async def test_block_nobody_keeps_ends_its_request(pool: Pool, analytics: Analytics) -> None:
     async with pool.acquire() as tx, tx.transaction():
-        await blocks.request_persistence(tx, 1, BlockRef(7, make_hash("unknown")))
+        await committed.request_persistence(tx, 1, BlockRef(7, make_hash("unknown")))
     await work(pool, analytics)
 
 
@@ -215,7 +215,7 @@ async def test_sweep_asks_for_what_nobody_asked_for_and_only_once(pool: Pool, an
     assert await stored.ask_unpersisted(pool, older_than_s=5) == 1
     assert await stored.ask_unpersisted(pool, older_than_s=5) == 0
     async with pool.acquire() as tx, tx.transaction():  # the writer's own request is the same row
-        await blocks.request_persistence(tx, 8453, BlockRef(100, make_hash("block", 100)))
+        await committed.request_persistence(tx, 8453, BlockRef(100, make_hash("block", 100)))
     assert len(await claims(pool)) == 1
     await work(pool, analytics)
     assert await persisted(analytics) == await canonical(pool)

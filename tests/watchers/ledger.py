@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from config.chains import Chain
 from handlers.chain_events import ChainEvent, DecodedBlock
+from handlers.rules.holdings import NOTHING_READ, Values
 from handlers.rules.prices import needed
 from store.prices import PriceRow
 from store.records import BlockRef, Cursor
 from watchers.decode import learn
+from watchers.yields import NOTHING_WANTED, Wanted
 
 Openings = Mapping[str, Mapping[str, int]]
 
@@ -25,6 +27,8 @@ class FakeLedger:
     openings: dict[int, Openings] = field(default_factory=dict)
     prices: dict[tuple[int, str], PriceRow] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
+    wanted: Wanted = NOTHING_WANTED
+    values: dict[int, Values] = field(default_factory=dict)
     told: tuple[int, int] = (0, 0)
     """Head and finalized as told last."""
     on_apply: Callable[[DecodedBlock], None] | None = None
@@ -63,6 +67,9 @@ class FakeLedger:
         wanted = needed(self.chain, block, {})
         return wanted.tokens(wanted.users)
 
+    async def to_value(self, block: DecodedBlock, *, opening: bool) -> Wanted:
+        return self.wanted
+
     async def apply(
         self,
         block: DecodedBlock,
@@ -71,6 +78,7 @@ class FakeLedger:
         finalized: int,
         openings: Openings | None = None,
         read: Sequence[PriceRow] = (),
+        values: Values = NOTHING_READ,
     ) -> None:
         self._maybe_fail()
         tip = self.tip
@@ -82,6 +90,8 @@ class FakeLedger:
         self.history.append(block.number)
         self.prices.update({(block.number, row.token): row for row in read})
         self.told = (head, max(finalized, self.told[1]))
+        if values is not NOTHING_READ:
+            self.values[block.number] = values
         if openings:
             self.openings[block.number] = openings
             self.waiting = [user for user in self.waiting if user not in openings]

@@ -24,6 +24,8 @@ def apply(view: Mapping[str, Any], event: str, payload: Mapping[str, Any]) -> Js
             after = {**view, "budgets": _with_impacts(view.get("budgets", ()), payload["budgetImpact"])}
         case "bucket_update":
             after = _with_bucket(view, payload)
+        case "yield_update":
+            after = {**view, "positions": _with_positions(view.get("positions", ()), payload["positions"])}
         case "budget_update":
             after = {**view, "budgets": payload["budgets"]}
         case "goal_update":
@@ -59,6 +61,7 @@ def normal(view: Mapping[str, Any]) -> Json:
     return {
         **known,
         "balances": sorted(view["balances"], key=lambda balance: str(_balance_key(balance))),
+        "positions": sorted(view.get("positions", ()), key=lambda position: str(position["positionId"])),
         "buckets": sorted(buckets, key=lambda bucket: str(bucket["id"])),
         "goals": sorted(view.get("goals", ()), key=lambda goal: str(goal["goalId"])),
     }
@@ -124,6 +127,17 @@ def _renamed(goal: Mapping[str, Any], category: Mapping[str, Any]) -> Mapping[st
     if goal["category"] is None or goal["category"]["id"] != category["id"]:
         return goal
     return {**goal, "category": {**goal["category"], "name": category["customName"]}}
+
+
+def _with_positions(known: Iterable[Mapping[str, Any]], told: Iterable[Mapping[str, Any]]) -> list[Json]:
+    """Positions after some changed; one with neither shares nor principal is closed and no longer shown."""
+    after = {one["positionId"]: dict(one) for one in known}
+    for position in told:
+        after[position["positionId"]] = dict(position)
+        held = [position[key]["raw"] for key in ("shares", "principal") if position[key] is not None]
+        if all(raw == "0" for raw in held) and position["principal"] is not None:
+            del after[position["positionId"]]
+    return list(after.values())
 
 
 def _put(entries: dict[Any, Any], key: Any, entry: Any, *, amount: Mapping[str, Any]) -> None:

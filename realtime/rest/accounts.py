@@ -1,0 +1,108 @@
+"""Accounts over REST: which there are and what each holds; naming one, putting one away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import orjson
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool
+
+from handlers import accounts
+from handlers.accounts import AccountChanges
+from handlers.errors import NotFound, PreconditionFailed
+from handlers.resources import Account, Resource
+from handlers.rules.accounts import Place, account_id, account_of
+from handlers.rules.texts import plain
+from realtime.rest import shapes
+from realtime.rest.api import Body, Header, Path, endpoint, tag_of
+from realtime.rest.call import Answer, Call
+from realtime.rest.paging import DEFAULT_LIMIT, CursorText, Limit, cursor_of, page, place_of
+
+NAME_MAX = 64
+"""Characters of an account's name."""
+
+
+def _name(text: str) -> str:
+    shown = plain(text)
+    if not shown or len(shown) > NAME_MAX:
+        raise ValueError(f"should have something to show, and at most {NAME_MAX} characters")
+    return shown
+
+
+def _no_defaults(schema: dict[str, Any]) -> None:
+    for facts in schema["properties"].values():
+        facts.pop("default", None)
+
+
+class Accounts(shapes.Listed):
+    """Accounts by chain and type."""
+
+    data: list[Account]
+
+
+class AccountPatch(Resource):
+    """What to change; what is left out stays. `accountName` null: shown by its type again."""
+
+    model_config = ConfigDict(json_schema_extra=_no_defaults)
+
+    account_name: Annotated[str, Field(max_length=4 * NAME_MAX), AfterValidator(_name)] | None = None
+    is_active: StrictBool = True
+
+
+AccountId = Annotated[str, Path("Account id, `eip155:<chainId>:<address>:<accountType>`.")]
+
+
+@endpoint("GET", "/v1/accounts", tag="accounts", answers=Accounts, tagged=True)
+async def list_accounts(call: Call, *, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None) -> Answer:
+    """List the user's accounts on every chain: spending from the first event, the others from what opened them."""
+    settings, user = call.deps.settings, call.me.user
+    after: Place | None = None
+    if cursor is not None:
+        after = account_of(str(place_of(settings, "accounts", cursor)[0]))
+    found = await accounts.listed(call.deps, user, after=after, limit=limit)
+    following = None
+    if found.next is not None:
+        following = cursor_of(settings, "accounts", account_id(user, found.next.chain_id, found.next.type))
+    return page(call, found.data, following)
+
+
+@endpoint("GET", "/v1/accounts/{id}", tag="accounts", answers=Account, tagged=True, problems=(NotFound,))
+async def account(call: Call, *, id: AccountId) -> Mapping[str, object]:  # noqa: A002 - the path's own name
+    """Read one account."""
+    return await accounts.read(call.deps, call.me.user, id)
+
+
+@endpoint(
+    "PATCH",
+    "/v1/accounts/{id}",
+    tag="accounts",
+    answers=Account,
+    scope="write",
+    writes=True,
+    tagged=True,
+    problems=(NotFound, PreconditionFailed),
+)
+async def change_account(
+    call: Call,
+    *,
+    id: AccountId,  # noqa: A002 - the path's own name
+    body: Annotated[AccountPatch, Body()],
+    if_match: Annotated[str | None, Header("If-Match", "ETag of the account that the change is meant for.")] = None,
+) -> Mapping[str, object]:
+    """Rename an account, or put it away; what the chain says of it goes on being told."""
+    changes = AccountChanges()
+    if "account_name" in body.model_fields_set:
+        changes["name"] = body.account_name
+    if "is_active" in body.model_fields_set:
+        changes["active"] = body.is_active
+    return await accounts.change(call.deps, call.me.user, id, changes, unless=_is_not(if_match))
+
+
+def _is_not(if_match: str | None) -> Callable[[Mapping[str, object]], bool]:
+    """Whether an account is another one than If-Match names."""
+    tags = None if if_match is None else [each.strip().removeprefix("W/") for each in if_match.split(",")]
+    return lambda shown: tags is not None and "*" not in tags and f'"{tag_of(orjson.dumps(shown))}"' not in tags
+
+
+ROUTES = (list_accounts, account, change_account)
