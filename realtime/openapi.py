@@ -36,6 +36,7 @@ TAGS = {
     "categories": "Categories, their pictures, and the rules that lead to them.",
     "media": "Icons and pictures; public, since their names tell nothing.",
     "budgets": "Buckets and what they hold.",
+    "accounts": "Spending, investment and savings accounts.",
     "goals": "Savings goals, and the savings as a whole.",
     "analytics": "Figures over a user's history.",
     "v1": "What the first front end calls: its paths in any case, its shapes, `{success, data | error}`.",

@@ -12,11 +12,11 @@ from typing import Any
 from config.settings import Settings
 from handlers.rules.ids import bucket_id, event_id
 from handlers.search import write as write_index
-from store import cursors, ledger, log, search, sessions, spending
+from store import accounts, cursors, ledger, log, search, sessions, spending
 from store.audit import Caller
 from store.blind import Blinds
 from store.postgres import Pool
-from store.records import BalanceKey, BlockRef, BucketRow, Draft, TransactionRow
+from store.records import AccountType, BalanceKey, BlockRef, BucketRow, Draft, TransactionRow
 from store.sealed import KeyRing
 from store.search import BEFORE_ALL
 from tests.realtime.wiring import CHAIN, USDC
@@ -102,6 +102,12 @@ async def bucket(pool: Pool, user: str, name: bytes, *, chain_id: int = CHAIN.id
         await spending.save_buckets(conn, [row])
         await spending.save_balances(conn, {key: holds})
     return row
+
+
+async def open_account(pool: Pool, user: str, kind: AccountType, *, chain_id: int = CHAIN.id, number: int = 1) -> None:
+    """What a block does whose events belong to an account of the user for the first time."""
+    async with pool.acquire() as conn, conn.transaction():
+        await accounts.open_accounts(conn, chain_id, BlockRef(number, hash_of(chain_id, number)), {(user, kind): None})
 
 
 async def open_log(pool: Pool, *users: str) -> None:

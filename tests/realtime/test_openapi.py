@@ -21,7 +21,7 @@ from store.redis import open_redis
 from tests.conftest import MakeSettings
 from tests.jobs.pictures import sample, saved
 from tests.realtime.conform import check, openapi, operation_of, resolve
-from tests.realtime.rows import bucket, spend, stand, tell, write
+from tests.realtime.rows import bucket, open_account, spend, stand, tell, write
 from tests.realtime.served import Client, serving
 from tests.realtime.test_rest_notifications import DEVICE, SEAL_KEY
 from tests.realtime.test_rest_unsubscribe import letter_token
@@ -220,6 +220,16 @@ async def inbox_calls(me: Client, pool: Pool) -> list[tuple[Client, str, str, An
     ]
 
 
+async def account_calls(me: Client, pool: Pool) -> list[tuple[Client, str, str, Any]]:
+    await open_account(pool, me.address, "spending")
+    path = f"/v1/accounts/eip155:{CHAIN.id}:{me.address}:spending"
+    return [
+        (me, "GET", "/v1/accounts", None),
+        (me, "GET", path, None),
+        (me, "PATCH", path, {"accountName": "Daily", "isActive": True}),
+    ]
+
+
 async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_settings: MakeSettings) -> None:
     deps: Deps = wire(pool, busy(make_settings, seal_keys=(SEAL_KEY,)))
     seen: set[tuple[str, str]] = set()
@@ -249,6 +259,7 @@ async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_sett
             *people_calls(me, id_),
             *(await category_calls(anyone, me, deps)),
             *(await budget_calls(me, pool, id_)),
+            *(await account_calls(me, pool)),
             *(await goal_calls(me)),
             *(await inbox_calls(me, pool)),
             (me, "GET", "/healthz", None),
