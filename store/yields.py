@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Literal, NamedTuple
 
 import asyncpg
@@ -19,6 +19,9 @@ SQL = load("yields")
 PRICE_EVERY_S = 3600
 """One price an hour and source is kept where nothing happens: a day's yield is then at most an hour off its day, and a
 lock costs 9,000 rows a year."""
+
+DIGITS = Context(prec=60)
+"""Of a kept entry price: any real one shows whole."""
 
 Kind = Literal["vault", "lock", "account"]
 
@@ -242,7 +245,9 @@ def _position(row: asyncpg.Record) -> Position:
 
 def _values(position: Position) -> tuple[object, ...]:
     p = position
-    entry = None if not p.shares or p.principal is None else str(Decimal(p.principal) / Decimal(p.shares))
+    entry = None
+    if p.shares and p.principal is not None:
+        entry = DIGITS.divide(Decimal(p.principal), Decimal(p.shares))
     return (
         p.user,
         p.chain_id,
@@ -258,7 +263,7 @@ def _values(position: Position) -> tuple[object, ...]:
         _text(p.principal),
         str(p.realized),
         str(p.fees),
-        entry,
+        _text(entry),
         _text(p.value),
         _text(p.earned),
         _text(p.value_usd),
