@@ -77,6 +77,7 @@ LOOP_TURN_SECONDS = Histogram(
 
 RATE_LIMITED = Counter("expendi_rate_limited", "Calls refused by a rate limit, by scope.", ["scope"])
 REQUESTS = Counter("expendi_requests", "REST requests, by route and status.", ["route", "status"])
+STREAMS = Counter("expendi_streams", "Answers written while they were made, by what became of them.", ["outcome"])
 SIGN_INS = Counter("expendi_sign_ins", "Attempts to sign in, by outcome.", ["outcome"])
 
 ANSWERS = Counter("expendi_answers", "Analytics answers, by route and whether Redis had kept it.", ["route", "outcome"])

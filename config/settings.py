@@ -111,6 +111,12 @@ class Settings(BaseModel):
     """Socket commands per minute and user."""
     upload_limit_per_minute: int = Field(default=10, ge=1)
     """Pictures per minute and user: each costs a worker up to some seconds."""
+    export_limit_per_minute: int = Field(default=20, ge=1)
+    """Exports and reports per minute and user: each reads much of a history."""
+    export_rows: int = Field(default=100_000, ge=1)
+    """Most transactions of an export that is answered at once; beyond it a job writes a document."""
+    export_kept_hours: int = Field(default=24, ge=1)
+    """Time a finished document is kept (hours): enough to fetch it, short since it holds a whole history."""
 
     socket_buffer_bytes: int = Field(default=256 * 1024, ge=16 * 1024)
     """Unsent bytes at which a slow socket is closed (bytes); it resumes from the log."""

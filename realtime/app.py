@@ -26,6 +26,7 @@ from realtime.ports import Ports, RequestFacts
 from realtime.rest.boundary import boundary
 from realtime.rest.call import WEB, Web, Writes
 from realtime.rest.routes import ENDPOINTS
+from realtime.rest.streams import Streams
 from realtime.sockets import RealtimeServer
 from store import acks, log, sessions
 from store.answers import Answers
@@ -60,6 +61,7 @@ def build(deps: Deps, redis: Client, signatures: SignatureCheck) -> web.Applicat
         writes=Writes(),
         openapi=document(ENDPOINTS),
         objects=open_objects(deps.settings),
+        streams=Streams(),
         figures=Figures(deps, Analytics(deps.settings.clickhouse_url), Answers(redis)),
     )
     for each in ENDPOINTS:

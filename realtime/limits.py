@@ -88,6 +88,7 @@ class Limiter:
                 "read": settings.read_limit_per_minute,
                 "command": settings.command_limit_per_minute,
                 "upload": settings.upload_limit_per_minute,
+                "export": settings.export_limit_per_minute,
             },
         )
 

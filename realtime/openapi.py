@@ -41,6 +41,7 @@ TAGS = {
     "analytics": "Figures over a user's history.",
     "v1": "What the first front end calls: its paths in any case, its shapes, `{success, data | error}`.",
     "notifications": "The inbox, what is wanted where, and the devices that are told by push.",
+    "documents": "Exports, reports, and everything that is kept of a user.",
     "operations": "For operators.",
 }
 
@@ -114,6 +115,8 @@ def _schemas(endpoints: Iterable[Endpoint]) -> tuple[_Schemas, dict[str, Any]]:
     for each in endpoints:
         if each.answers is not None:
             inputs.append((each.name, "serialization", TypeAdapter(each.answers)))
+        if each.later is not None:
+            inputs.append((f"{each.name} later", "serialization", TypeAdapter(each.later)))
         if each.inputs.body is not None:
             inputs.append((each.name, "validation", each.inputs.body))
     found, defined = TypeAdapter.json_schemas(inputs, ref_template=REF)
@@ -195,8 +198,12 @@ def _responses(each: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     if each.answers is not None:
         success["content"] = {each.media: {"schema": schemas[each.name, "serialization"]}}
     elif each.media != JSON:
-        success["content"] = {each.media: {"schema": {"type": "string"}}}
+        success["content"] = {media: {"schema": {"type": "string"}} for media in each.medias}
     responses = {str(each.status): success}
+    if each.later is not None:
+        schema = schemas[f"{each.name} later", "serialization"]
+        begun = {"description": "Begun.", "headers": _headers(told), "content": {JSON: {"schema": schema}}}
+        responses["202"] = begun
     if each.tagged and each.method == "GET":
         responses["304"] = {"description": "The caller has it already.", "headers": _headers(["ETag"])}
     for status, titles in sorted(_problems(each).items()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,6 +54,16 @@ class Analytics:
         client = await self._opened()
         result = await client.query(sql, parameters=parameters)
         return [tuple(row) for row in result.result_rows]
+
+    async def stream(self, sql: str, **parameters: Any) -> AsyncIterator[bytes]:
+        """The answer of a query that names its own FORMAT, as it comes; `%(name)s` parameters are written into it.
+
+        Errors come with the first bytes: the server holds an answer back until it is whole.
+        """
+        client = await self._opened()
+        async with await client.raw_stream(sql, parameters=parameters) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def command(self, sql: str, **parameters: Any) -> None:
         """Run a statement that answers nothing."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from store.ledger import transaction_row
@@ -14,6 +14,10 @@ from store.postgres import Pool, Tx
 from store.records import Address, TransactionRow
 from store.search import Hits
 from store.statements import load
+
+if TYPE_CHECKING:
+    import asyncpg
+    from asyncpg.cursor import Cursor
 
 SQL = load("history")
 
@@ -55,11 +59,35 @@ async def transactions(
     conn: Tx | Pool, user: Address, filters: Filters, *, below: Position | None, limit: int
 ) -> list[TransactionRow]:
     """A user's canonical transactions, newest first, from `below` on, at most `limit`."""
+    sql, arguments = _asked(user, filters, below=below, limit=limit)
+    return [transaction_row(row) for row in await conn.fetch(sql, *arguments)]
+
+
+async def read_through(tx: Tx, user: Address, filters: Filters, *, batch: int) -> AsyncIterator[list[TransactionRow]]:
+    """All of a user's transactions that are asked for, newest first, through a cursor: `batch` are held at a time."""
+    cursor = await _cursor(tx, user, filters)
+    while rows := await cursor.fetch(batch):
+        yield [transaction_row(row) for row in rows]
+
+
+async def count(tx: Tx, user: Address, filters: Filters, *, most: int) -> int:
+    """How many transactions are asked for, counted no further than `most`."""
+    return await (await _cursor(tx, user, filters)).forward(most)
+
+
+async def _cursor(tx: Tx, user: Address, filters: Filters) -> Cursor[asyncpg.Record]:
+    sql, arguments = _asked(user, filters, below=None, limit=None)
+    return await tx.cursor(sql, *arguments)
+
+
+def _asked(
+    user: Address, filters: Filters, *, below: Position | None, limit: int | None
+) -> tuple[str, tuple[object, ...]]:
+    """The statement of a list and its arguments."""
     end = Position(filters.until, "")  # every id is above '', so that `until` itself is out
     start = end if below is None else min(below, end, key=lambda position: (position.block_time, position.id))
     few = filters.hits is not None and filters.hits.ids is not None
-    rows = await conn.fetch(
-        SQL["transactions_among"] if few else SQL["transactions"],
+    return SQL["transactions_among"] if few else SQL["transactions"], (
         user,
         list(filters.chain_ids),
         None if filters.types is None else list(filters.types),
@@ -76,7 +104,6 @@ async def transactions(
         filters.category,
         _found(filters.hits),
     )
-    return [transaction_row(row) for row in rows]
 
 
 def _found(hits: Hits | None) -> list[Any] | None:

@@ -21,7 +21,7 @@ from config.settings import Settings, variable
 from config.written import seal_key
 from store.records import Address
 
-Purpose = Literal["email", "push_token", "memo"]
+Purpose = Literal["email", "push_token", "memo", "query"]
 
 log = structlog.get_logger(__name__)
 

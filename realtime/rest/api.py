@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from handlers.errors import FieldError, Invalid, Problem
 from realtime.rest import once, upload
-from realtime.rest.call import CALL, Answer, Call, Reply
+from realtime.rest.call import CALL, Answer, Call, Download, Reply
 
 JSON = "application/json"
 V1 = "/api/"
@@ -27,7 +27,7 @@ V1 = "/api/"
 
 Access = Literal["public", "known", "user"]
 """Who may call: anyone; anyone, but who sends a token has to be signed in; those who are signed in."""
-Answered: TypeAlias = Answer | Mapping[str, object] | None
+Answered: TypeAlias = Answer | Download | Mapping[str, object] | None
 Run: TypeAlias = Callable[..., Coroutine[Any, Any, Answered]]
 
 
@@ -99,6 +99,10 @@ class Endpoint:
     answers: type[BaseModel] | None
     """None: no body (204), or one that is no JSON (`media`)."""
     media: str
+    medias: Sequence[str]
+    """Media types of its success, where there are several."""
+    later: type[BaseModel] | None
+    """What it answers with 202 where it only begins what is asked for; None: it never does."""
     access: Access
     scope: str | None
     """Rate limit per user, or per address where nobody is signed in; None: the route counts by itself or not at all."""
@@ -148,21 +152,27 @@ class Endpoint:
             raw = arguments[name] = await upload.read(request, name, limit=mark.limit)
         return arguments, raw
 
-    async def _reply(self, request: web.Request, call: Call, arguments: Mapping[str, Any], raw: bytes) -> Reply:
-        async def run() -> Reply:
-            answer = await self.run(call, **arguments)
-            return self._written(request, answer if isinstance(answer, Answer | None) else Answer(body=answer))
-
+    async def _reply(
+        self, request: web.Request, call: Call, arguments: Mapping[str, Any], raw: bytes
+    ) -> Reply | Download:
         key = once.key_of(request) if self.once else None
         if key is None:
-            return await run()
+            answer = await self.run(call, **arguments)
+            return answer if isinstance(answer, Download) else self._written(request, answer)
+
+        async def run() -> Reply:
+            answer = await self.run(call, **arguments)
+            assert not isinstance(answer, Download)  # it can't be kept for the key
+            return self._written(request, answer)
+
         print_ = once.fingerprint(request.method, request.path_qs, raw)
         call.cause = f"{key}:{print_.hex()}"
         return await once.once(call, key, print_, run)
 
-    def _written(self, request: web.Request, answer: Answer | None) -> Reply:
+    def _written(self, request: web.Request, answer: Answer | Mapping[str, object] | None) -> Reply:
         if answer is None:
             return Reply(204, b"", {})
+        answer = answer if isinstance(answer, Answer) else Answer(body=answer)
         body = answer.body if isinstance(answer.body, bytes) else orjson.dumps(answer.body)
         headers = dict(answer.headers)
         if self.tagged:
@@ -170,6 +180,8 @@ class Endpoint:
             headers = {"ETag": f'"{tag_of(body)}"', "Cache-Control": "private, no-cache", **headers}
             if request.method in {"GET", "HEAD"} and _has(request, headers["ETag"]):
                 return Reply(304, b"", headers)
+        if answer.later:
+            return Reply(202, body, {"Content-Type": JSON, **headers})
         return Reply(self.status, body, {"Content-Type": self.media, **headers})
 
     def _checked_query(self, request: web.Request) -> Any:
@@ -252,6 +264,8 @@ def endpoint(
     tag: str,
     answers: type[BaseModel] | None = None,
     media: str = JSON,
+    medias: Sequence[str] = (),
+    later: type[BaseModel] | None = None,
     access: Access = "user",
     scope: str | None = "read",
     writes: bool = False,
@@ -275,13 +289,15 @@ def endpoint(
             summary=" ".join(summary.split()),
             description=" ".join(description.split()),
             answers=answers,
-            media=media,
+            media=medias[0] if medias else media,
+            medias=medias or (media,),
+            later=later,
             access=access,
             scope=scope,
             writes=writes,
             tagged=tagged,
             once=once,
-            status=status or (204 if answers is None and media == JSON else 200),
+            status=status or (204 if answers is None and media == JSON and not medias else 200),
             inputs=_read_signature(run),
             problems=problems,
             run=run,

@@ -60,7 +60,7 @@ CORS = {
     ),
     "Access-Control-Max-Age": "600",
 }
-EXPOSED = "ETag, Link, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
+EXPOSED = "Content-Disposition, ETag, Link, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
 
 
 @web.middleware

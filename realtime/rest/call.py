@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from handlers.errors import Unauthenticated
 from realtime.auth import Tokens
 from realtime.limits import Limiter, refused
 from realtime.peers import Peers
+from realtime.rest.streams import Streams, Writing
 from store.audit import Caller
 from store.objects import Objects
 from store.redis import Client
@@ -76,6 +77,7 @@ class Web:
     writes: Writes
     openapi: bytes
     objects: Objects
+    streams: Streams
     figures: Figures
     """What analytics routes read."""
 
@@ -89,6 +91,21 @@ class Answer:
 
     body: Mapping[str, object] | bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    later: bool = False
+    """Whether this is the other answer of a route that may answer at once or begin something (202)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """An answer that is written while it is made."""
+
+    chunks: AsyncIterator[bytes]
+    streams: Streams
+    headers: Mapping[str, str]
+
+    def response(self) -> web.StreamResponse:
+        """The answer as aiohttp sends it."""
+        return Writing(self.chunks, self.streams, headers=self.headers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,50 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from decimal import Decimal
+from datetime import datetime
 from typing import Annotated
-from uuid import UUID
 
 import orjson
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import Field
 
 from handlers import history
 from handlers import snapshot as snapshots
 from handlers.errors import Invalid, LogTruncated, NotFound
-from handlers.resources import Snapshot, Transaction, TransactionType
+from handlers.resources import Snapshot, Transaction
 from realtime.rest import shapes
 from realtime.rest.api import Path, Query, endpoint
 from realtime.rest.call import Answer, Call
+from realtime.rest.filtering import (
+    Account,
+    BucketWord,
+    CategoryId,
+    ChainId,
+    Least,
+    Most,
+    Since,
+    Text,
+    Token,
+    Types,
+    Until,
+    filters_of,
+)
 from realtime.rest.paging import DEFAULT_LIMIT, CursorText, Limit, cursor_of, page, place_of
-from store.history import BEGINNING, END, Filters, Position
-from store.records import AccountType
+from store.history import Position
 
 EVENTS_LIMIT = 1000
 DEFAULT_EVENTS = 200
-
-
-def _moment(value: object) -> datetime:
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if moment is not None and moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError("should be a time with a zone, like 2026-11-24T10:00:00Z")
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("should hold printable characters only")
-    return text
-
-
-Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
-ChainId = Annotated[int | None, Query("Chain id."), Field(ge=1, lt=2**63)]
-Word = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_printable)]
-Hex = Annotated[str, StringConstraints(pattern=r"^0[xX][0-9a-fA-F]{40}$", to_lower=True)]
-Usd = Annotated[Decimal, Field(ge=0, max_digits=40, decimal_places=18), WithJsonSchema({"type": "string"})]
 
 
 @endpoint("GET", "/v1/snapshot", tag="log", answers=Snapshot, tagged=True)
@@ -83,23 +71,16 @@ async def transactions(
     call: Call,
     *,
     chain: ChainId = None,
-    type: Annotated[list[TransactionType] | None, Query("Type; repeat it for several.")] = None,  # noqa: A002 - the parameter's own name
-    account: Annotated[AccountType | None, Query("Account type.")] = None,
-    bucket: Annotated[Word | None, Query("Id or exact name of a bucket that money left or reached.")] = None,
-    token: Annotated[Hex | None, Query("Token address.")] = None,
-    since: Annotated[Moment | None, Query("Earliest block time, inclusive.", name="from")] = None,
-    until: Annotated[Moment | None, Query("Latest block time, exclusive.", name="to")] = None,
-    min: Annotated[Usd | None, Query("Least amount in US dollars; leaves out what has no price.")] = None,  # noqa: A002 - the parameter's own name
-    max: Annotated[Usd | None, Query("Largest amount in US dollars; leaves out what has no price.")] = None,  # noqa: A002 - the parameter's own name
-    q: Annotated[
-        Word | None,
-        Query(
-            "Words of a memo, a counterparty's label, a bucket or a category, in any order, letter case and accents "
-            "aside: parts of three characters on, or nearly so where nothing has the part itself; `0x…` is the "
-            "beginning of a counterparty's address or a transaction hash. All of it has to fit."
-        ),
-    ] = None,
-    category: Annotated[UUID | None, Query("Id of a category.")] = None,
+    type: Types = None,  # noqa: A002 - the parameter's own name
+    account: Account = None,
+    bucket: BucketWord = None,
+    token: Token = None,
+    since: Since = None,
+    until: Until = None,
+    min: Least = None,  # noqa: A002 - the parameter's own name
+    max: Most = None,  # noqa: A002 - the parameter's own name
+    q: Text = None,
+    category: CategoryId = None,
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
 ) -> Answer:
@@ -108,16 +89,17 @@ async def transactions(
     What a reorg took back is not listed.
     """
     settings = call.deps.settings
-    filters = Filters(
-        chain_ids=[each for each in call.deps.chains if chain is None or each == chain],
+    filters = filters_of(
+        call,
+        chain=chain,
         types=type,
-        account_type=account,
+        account=account,
         bucket=bucket,
         token=token,
-        since=since or BEGINNING,
-        until=until or END,
-        min_usd=min,
-        max_usd=max,
+        since=since,
+        until=until,
+        least=min,
+        most=max,
         category=category,
     )
     below = None

@@ -11,7 +11,7 @@ from handlers import usage
 from handlers.resources import Money, Ratio, Raw, Resource, Time
 from realtime.rest.api import endpoint
 from realtime.rest.call import Call
-from realtime.rest.history import ChainId
+from realtime.rest.filtering import ChainId
 
 
 class BucketUse(Resource):

@@ -24,7 +24,7 @@ from handlers.rules.usage import Usage
 from handlers.usage import Used
 from realtime.rest.api import Endpoint, Path, Query, Run, endpoint
 from realtime.rest.call import Call
-from realtime.rest.history import Moment, Word
+from realtime.rest.filtering import Moment, Word
 from realtime.rest.v1_shapes import (
     AbandonedBuckets,
     Activity,

@@ -55,9 +55,10 @@ def check(method: str, path: str, status: int, headers: Mapping[str, str], body:
     if content is None:
         assert body == b"", f"{method} {path}: {status} with a body"
         return
-    [(media, facts)] = content.items()
-    assert headers["Content-Type"] == media
-    if media.endswith("json"):
+    media = headers["Content-Type"]
+    assert media in content, f"{method} {path}: {media} is not documented"
+    facts = content[media]
+    if media == "application/json" or media.endswith("+json"):
         validate(orjson.loads(body), facts["schema"], f"{method} {path} {status}")
 
 
