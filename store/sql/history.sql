@@ -25,9 +25,7 @@ ORDER BY block_time DESC, id DESC LIMIT $13
 
 -- transactions_among --
 -- The same of a few transactions that a search found: fetched by their ids, not looked for.
-SELECT user_address, chain_id, block_hash, tx_hash, n, event_id, role, log_index, block_number, block_time, type,
-       account_type, direction, token, symbol, decimals, amount::text, usd, wallet, bucket_id, bucket, to_bucket_id,
-       to_bucket, counterparty, spender, fee_wei::text, fee_usd, gas_used, gas_price::text, canonical
+SELECT *
 FROM transactions
 WHERE user_address = $1 AND canonical AND chain_id = ANY ($2::bigint[])
     AND ($3::text[] IS NULL OR type = ANY ($3::text[]))
