@@ -102,9 +102,9 @@ class Stack:
         self.processes.append(process)
         return process
 
-    async def watch(self) -> Process:
+    async def watch(self, **settings: str) -> Process:
         """A watcher, once it follows the chain live."""
-        process = self.start("watchers")
+        process = self.start("watchers", **settings)
         await until(lambda: '"live"' in process.output or not process.running, 20, what="a watcher that is live")
         assert process.running, process.output
         return process

@@ -21,7 +21,7 @@ from config.chains import load_chains
 from config.embedded.chain import Anvil
 from tests.waiting import until
 from watchers.devnet import actions, drive
-from watchers.devnet.contracts import ARTIFACTS, artifact
+from watchers.devnet.contracts import ARTIFACTS, artifact, created_address
 from watchers.devnet.node import NodeError
 from watchers.devnet.people import ETH, PURSE, USDC, Devnet, Payment, Reverted, person, sign_in_message
 from watchers.devnet.table import deploy_to_table, deployment, devnet_row
@@ -216,13 +216,35 @@ def test_undecodable_logs_are_undecodable() -> None:
 
 
 async def test_vault_shares_grow_with_their_price(devnet: Devnet) -> None:
+    alice, bob = await devnet.users(2)
+    await devnet.invest(alice, 100 * USDC)
+    await devnet.hand_over(alice, bob.address, 40 * USDC)
+    await devnet.set_share_price(11 * 10**17)
+    assert await devnet.worth(60 * USDC) == 66 * USDC
+    await devnet.redeem(alice, 60 * USDC)
+    assert await devnet.usdc_of(alice.address) == PURSE - 34 * USDC
+    assert (await devnet.shares_of(alice.address), await devnet.shares_of(bob.address)) == (0, 40 * USDC)
+
+
+async def test_lock_accrues_with_its_vault_and_opens_in_time(devnet: Devnet) -> None:
     alice = await devnet.user(1)
-    vault = await devnet.create("MockVault", devnet.at.usdc)
-    await devnet.act(alice, "MockUSDC", devnet.at.usdc, "approve", vault, PURSE)
-    await devnet.act(alice, "MockVault", vault, "deposit", 100 * USDC, alice.address)
-    await devnet.act(alice, "MockVault", vault, "setSharePrice", 11 * 10**17)
-    await devnet.act(alice, "MockVault", vault, "redeem", 100 * USDC, alice.address, alice.address)
-    assert await devnet.usdc_of(alice.address) == PURSE + 10 * USDC
+    now = int((await devnet.rpc_call("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
+    await devnet.lock_up(alice, 100 * USDC, unlock_time=now + 3600, label="a house")
+    await devnet.set_share_price(11 * 10**17)
+    assert await devnet.accrued(0) == (10 * USDC, 110 * USDC)
+    with pytest.raises(Reverted, match="StillLocked"):
+        await devnet.unlock(alice, 0)
+    await devnet.increase_time(3600)
+    await devnet.unlock(alice, 0)
+    assert await devnet.usdc_of(alice.address) == PURSE + 10 * USDC - 110 * USDC // 10_000
+    assert await devnet.accrued(0) == (0, 0)
+
+
+def test_address_of_a_created_contract_is_known_before() -> None:
+    sender = "0x6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0"
+    assert created_address(sender, 0) == "0xcd234a471b72ba2f1ccf0a70fcaba648a5eecd8d"
+    assert created_address(sender, 1) == "0x343c43a37d37dff08ae8c4a11544c718abb4fcf8"
+    assert created_address(sender, 300)[:2] == "0x"
 
 
 # ---- the chain as told
@@ -337,6 +359,8 @@ async def test_table_is_kept_while_its_contracts_stand(anvil: Anvil, tmp_path: P
     assert load_chains(path)[31337].ws is None
     async with Devnet(anvil.rpc, deployment=first) as devnet:
         await devnet.rpc_call("anvil_setCode", first.usdc, "0x")
+    path.write_text(path.read_text().partition("\n[[chain.vault]]")[0])  # as an earlier version wrote it
+    assert (await deploy_to_table(anvil.rpc, path)).wallet != first.wallet
     second = await deploy_to_table(anvil.rpc, path, first_block=2)
     assert second.wallet != first.wallet
     assert second.first_block == 2

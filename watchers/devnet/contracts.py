@@ -28,13 +28,15 @@ class Deployment:
     wallet: Address
     factory: Address
     usdc: Address
+    vault: Address
+    lock: Address
     chain_id: int
     first_block: int
 
     @property
     def addresses(self) -> tuple[Address, ...]:
         """Every contract of it."""
-        return (self.wallet, self.factory, self.usdc)
+        return (self.wallet, self.factory, self.usdc, self.vault, self.lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,25 +101,37 @@ def errors() -> Mapping[str, str]:
 
 
 async def deploy(rpc: str, *, first_block: int | None = None) -> Deployment:
-    """Put wallet, factory and token on the chain behind `rpc`, from anvil's first account."""
+    """Put the contracts on the chain behind `rpc`, from anvil's first account."""
     async with Node(rpc) as node:
         return await deploy_all(node, first_block=first_block)
 
 
 async def deploy_all(node: Node, *, first_block: int | None = None) -> Deployment:
-    """Put wallet, factory and token on the node's chain; `first_block` overrides the block they are found in."""
+    """Put the contracts on the node's chain; `first_block` overrides the block they are found in."""
     owner = (await node.rpc_call("eth_accounts"))[0]
-    # The three go out together, so that a chain with slow blocks needs one block for them.
+    nonce = int(await node.rpc_call("eth_getTransactionCount", owner, "pending"), 16)
+    # They go out together, so that a chain with slow blocks needs one block for them; the vault has to know its token.
     creations = [creation("BudgetWallet", owner), creation("WalletFactory"), creation("MockUSDC")]
+    creations += [creation("MockVault", created_address(owner, nonce + 2)), creation("MockYieldLock")]
     placed = await create_contracts(node, owner, creations)
-    (wallet, first), (factory, _), (usdc, _) = placed
+    (wallet, first), (factory, _), (usdc, _), (vault, _), (lock, _) = placed
     return Deployment(
         wallet=wallet,
         factory=factory,
         usdc=usdc,
+        vault=vault,
+        lock=lock,
         chain_id=await node.chain_id(),
         first_block=first if first_block is None else first_block,
     )
+
+
+def created_address(sender: Address, nonce: int) -> Address:
+    """Where the contract will be that an account creates with a nonce: Keccak-256 of the two in RLP."""
+    digits = nonce.to_bytes((nonce.bit_length() + 7) // 8)
+    second = digits if 0 < nonce < 0x80 else bytes([0x80 + len(digits)]) + digits
+    listed = b"\x94" + bytes.fromhex(sender[2:]) + second
+    return "0x" + keccak(bytes([0xC0 + len(listed)]) + listed)[12:].hex()
 
 
 def creation(name: str, *args: Any) -> str:

@@ -130,8 +130,8 @@ class Devnet(SendingNode):
     ) -> str:
         """Pay into the wallet's unallocated funds; allows the wallet to take the tokens first, without a log."""
         target, coin = wallet or self.at.wallet, token or self.at.usdc
-        if coin == self.at.usdc and (who.address, target) not in self._allowed:
-            await self._allow([(who.address, target)])
+        if coin == self.at.usdc:
+            await self._allow_once(who.address, target)
         return await self.send(who, actions.deposit(target, amount, token=coin))
 
     async def fund(
@@ -223,6 +223,48 @@ class Devnet(SendingNode):
         """Make USDC out of nothing for a recipient, with a Transfer log."""
         return await self.send(who, actions.mint(self.at.usdc, recipient, amount))
 
+    # ---- investments
+
+    async def invest(self, who: Person, amount: int, *, owner: Person | None = None) -> str:
+        """Put USDC into the vault, for the person's own shares or another's."""
+        await self._allow_once(who.address, self.at.vault)
+        return await self.act(who, "MockVault", self.at.vault, "deposit", amount, (owner or who).address)
+
+    async def redeem(self, who: Person, shares: int) -> str:
+        """Take shares out of the vault, at its price."""
+        return await self.act(who, "MockVault", self.at.vault, "redeem", shares, who.address, who.address)
+
+    async def hand_over(self, who: Person, recipient: Address, shares: int) -> str:
+        """Send shares of the vault to someone."""
+        return await self.act(who, "MockVault", self.at.vault, "transfer", recipient, shares)
+
+    async def set_share_price(self, price: int) -> str:
+        """Set what a share of the vault is worth: assets per share, 18 decimals."""
+        return await self.act(person(0), "MockVault", self.at.vault, "setSharePrice", price)
+
+    async def lock_up(self, who: Person, amount: int, *, unlock_time: int, label: Name = "") -> str:
+        """Put USDC under the yield lock until a time (s since 1970)."""
+        await self._allow_once(who.address, self.at.lock)
+        return await self.act(who, "MockYieldLock", self.at.lock, "lock", self.at.vault, amount, unlock_time, label)
+
+    async def unlock(self, who: Person, lock_id: int) -> str:
+        """Take what lies under a lock whose time has come."""
+        return await self.act(who, "MockYieldLock", self.at.lock, "withdraw", lock_id)
+
+    async def shares_of(self, address: Address) -> int:
+        """Shares of the vault that an address holds on the chain."""
+        return _words(await self.view(artifact("MockVault").call(self.at.vault, "balanceOf", address)))[0]
+
+    async def worth(self, shares: int) -> int:
+        """What the vault says that shares are worth now (base units)."""
+        return _words(await self.view(artifact("MockVault").call(self.at.vault, "convertToAssets", shares)))[0]
+
+    async def accrued(self, lock_id: int) -> tuple[int, int]:
+        """A lock's yield and current assets, as its contract says now (base units)."""
+        call = artifact("MockYieldLock").call(self.at.lock, "getAccruedYield", lock_id)
+        accrued, assets = _words(await self.view(call))
+        return accrued, assets
+
     # ---- any contract
 
     async def create(self, name: str, *args: Any) -> Address:
@@ -270,6 +312,10 @@ class Devnet(SendingNode):
         purses = [("anvil_setStorageAt", (self.at.usdc, slot, actions.word(PURSE))) for slot in slots]
         await self.rpc_batch([*coins, *purses])
         await self._allow([(one.address, self.at.wallet) for one in new])
+
+    async def _allow_once(self, owner: Address, spender: Address) -> None:
+        if (owner, spender) not in self._allowed:
+            await self._allow([(owner, spender)])
 
     async def _allow(self, pairs: Sequence[tuple[Address, Address]]) -> None:
         """Let wallets take USDC of people, as (owner, wallet) pairs."""

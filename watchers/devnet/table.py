@@ -8,6 +8,7 @@ from config.chains import Chain, load_chains
 from watchers.devnet.contracts import Deployment, deploy_all
 from watchers.devnet.node import Node
 
+NAME = "devnet"
 CONFIRMATIONS = 2
 """Blocks until a devnet transaction shows as confirmed: soon enough to be seen in the demo."""
 FINALITY_DEPTH = 64
@@ -16,7 +17,7 @@ FINALITY_DEPTH = 64
 _ROW = """\
 # The devnet's chain table, written by `python -m watchers.devnet deploy`.
 [[chain]]
-name = "devnet"
+name = "{name}"
 id = {id}
 rpc = ["{rpc}"]
 {ws}first_block = {first_block}
@@ -24,12 +25,21 @@ confirmations = {confirmations}
 finality_depth = {finality_depth}
 wallets = ["{wallet}"]
 factories = ["{factory}"]
+yield_locks = ["{lock}"]
 
 [[chain.token]]
 address = "{usdc}"
 symbol = "USDC"
 decimals = 6
 price = "usd"
+
+[[chain.vault]]
+address = "{vault}"
+protocol = "Devnet"
+asset = "{usdc}"
+name = "Mock Vault"
+decimals = 6
+risk = "low"
 """
 
 
@@ -48,6 +58,7 @@ async def deploy_to_table(rpc: str, path: Path, *, ws: str | None = None, first_
 def render(found: Deployment, *, rpc: str, ws: str | None) -> str:
     """The table as TOML."""
     return _ROW.format(
+        name=NAME,
         id=found.chain_id,
         rpc=rpc,
         ws=f'ws = "{ws}"\n' if ws else "",
@@ -57,16 +68,19 @@ def render(found: Deployment, *, rpc: str, ws: str | None) -> str:
         wallet=found.wallet,
         factory=found.factory,
         usdc=found.usdc,
+        vault=found.vault,
+        lock=found.lock,
     )
 
 
 def devnet_row(path: Path) -> Chain:
-    """The first chain of a table that has a wallet, a factory and a token; raise LookupError when none has."""
+    """The first chain of a table that has every contract of a devnet; raise LookupError when none has."""
     for chain in load_chains(path).values():
-        if chain.wallets and chain.factories and chain.tokens:
+        if chain.wallets and chain.factories and chain.tokens and chain.vaults and chain.yield_locks:
             return chain
     raise LookupError(
-        f"{path}: no chain has a wallet, a factory and a token; `python -m watchers.devnet deploy` makes one"
+        f"{path}: no chain has a wallet, a factory, a token, a vault and a yield lock; "
+        "`python -m watchers.devnet deploy` makes one"
     )
 
 
@@ -76,13 +90,23 @@ def deployment(chain: Chain) -> Deployment:
         wallet=chain.wallets[0],
         factory=chain.factories[0],
         usdc=chain.tokens[0].address,
+        vault=chain.vaults[0].address,
+        lock=chain.yield_locks[0],
         chain_id=chain.id,
         first_block=chain.first_block,
     )
 
 
 def _known(path: Path) -> Deployment | None:
-    return deployment(devnet_row(path)) if path.exists() else None
+    """What an earlier deploy wrote; None where nothing did, or one that knew fewer contracts."""
+    if not path.exists():
+        return None
+    try:
+        return deployment(devnet_row(path))
+    except LookupError:
+        if any(chain.name == NAME for chain in load_chains(path).values()):
+            return None
+        raise  # somebody's own table is not written over
 
 
 async def _stands(node: Node, known: Deployment) -> bool:

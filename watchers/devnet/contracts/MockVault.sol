@@ -48,6 +48,17 @@ contract MockVault {
         return (assets * ONE) / sharePrice;
     }
 
+    function previewRedeem(uint256 shares) external view returns (uint256) {
+        return convertToAssets(shares);
+    }
+
+    function transfer(address to, uint256 shares) external returns (bool) {
+        balanceOf[msg.sender] -= shares;
+        balanceOf[to] += shares;
+        emit Transfer(msg.sender, to, shares);
+        return true;
+    }
+
     function deposit(uint256 assets, address receiver) external returns (uint256 shares) {
         shares = convertToShares(assets);
         asset.transferFrom(msg.sender, address(this), assets);
