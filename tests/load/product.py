@@ -7,7 +7,7 @@ import base64
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -93,14 +93,14 @@ class Product:
 
 
 @contextmanager
-def engines() -> Iterator[Urls]:
-    """Engines of this run's own, migrated."""
+def engines(prefer: Callable[[int | None], None] = favour) -> Iterator[Urls]:
+    """Engines of this run's own, migrated; `prefer` is called for the process that passes events on."""
     with (
         tempfile.TemporaryDirectory() as folder,
         Postgres(Path(folder), options={"fsync": "off"}) as postgres,
         Valkey(Path(folder)) as valkey,
     ):
-        favour(valkey.pid)
+        prefer(valkey.pid)
         asyncio.run(_migrate(postgres.url))
         yield Urls(postgres.url, valkey.url)
 

@@ -8,7 +8,7 @@ from tests.load.attackers import BURSTS
 from tests.load.hostile import Plan, prove
 from tests.load.product import Urls
 
-SMALL = Plan(packets=2_500, attackers=10, honest=12, rounds=1, per_second=1_500, events_per_second=200, quiet_s=0.5)
+SMALL = Plan(packets=2_500, attackers=10, honest=12, pairs=1, per_second=1_500, events_per_second=200, quiet_s=0.5)
 
 LOG_BYTES = 5_000
 

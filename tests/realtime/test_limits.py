@@ -44,6 +44,28 @@ async def test_scopes_and_subjects_are_counted_apart(limiter: Limiter) -> None:
         await limiter.allow("auth.nonce", first)
 
 
+async def test_what_this_process_let_through_already_is_refused_without_redis(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = someone()
+    for _ in range(10):
+        await limiter.allow("auth.nonce", subject)
+    asked: list[str] = []
+    taken = Cells.take
+
+    async def take(self: Cells, key: str, *, interval_us: int, burst: int) -> Verdict | None:
+        asked.append(key)
+        return await taken(self, key, interval_us=interval_us, burst=burst)
+
+    monkeypatch.setattr(Cells, "take", take)
+    for _ in range(3):
+        with pytest.raises(RateLimited):
+            await limiter.allow("auth.nonce", subject)
+    assert not asked
+    await limiter.allow("auth.nonce", someone())
+    assert len(asked) == 1
+
+
 async def test_the_limit_holds_on_while_redis_is_away(make_settings: MakeSettings, private_valkey: Valkey) -> None:
     client = open_redis(private_valkey.url)
     limiter = Limiter.of(Cells(client), make_settings())
