@@ -107,7 +107,7 @@ def _blind() -> Patches:
         yield
 
 
-@mutation(2, "what Redis forgot is not enqueued again")
+@mutation(2, "what Redis forgot is not enqueued again", "redis_flush", "redis_down", "kill_worker")
 def _no_sweep() -> Patches:
     async def ask_unpersisted(*_: Any, **__: Any) -> int:
         return 0
