@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import orjson
-
 from config.chains import Chain
 from config.settings import Settings
 from handlers import budgets, categories, snapshot
@@ -21,6 +19,7 @@ from handlers.rules.holdings import NOTHING_READ, Values
 from store import log
 from store.postgres import Pool
 from store.records import Address, Entry
+from tests.exact import exact
 from watchers.ingest import Ledger, writer
 
 NOW = datetime(2026, 12, 24, 12, tzinfo=UTC)
@@ -83,7 +82,7 @@ class Bench:
             await self.ledger.revert()
 
     async def snapshot(self, user: Address) -> dict[str, Any]:
-        taken: dict[str, Any] = orjson.loads((await snapshot.read(self.deps, user)).body)
+        taken: dict[str, Any] = exact((await snapshot.read(self.deps, user)).body)
         BY_NAME["snapshot"].model_validate(taken)
         return taken
 
@@ -92,7 +91,7 @@ class Bench:
 
     async def told(self, user: Address, seq: int = 0) -> list[tuple[str, dict[str, Any]]]:
         """Events after `seq`, each checked against the catalogue."""
-        entries = [(entry.event, orjson.loads(entry.payload)) for entry in await self.log_after(user, seq)]
+        entries = [(entry.event, exact(entry.payload)) for entry in await self.log_after(user, seq)]
         for event, payload in entries:
             BY_NAME[event].model_validate(payload)
         return entries

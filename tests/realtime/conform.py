@@ -11,6 +11,7 @@ import orjson
 
 from realtime.openapi import document
 from realtime.rest.routes import ENDPOINTS
+from tests.exact import exact
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -59,7 +60,9 @@ def check(method: str, path: str, status: int, headers: Mapping[str, str], body:
     assert media in content, f"{method} {path}: {media} is not documented"
     facts = content[media]
     if media == "application/json" or media.endswith("+json"):
-        validate(orjson.loads(body), facts["schema"], f"{method} {path} {status}")
+        # The first front end reads rates in percent as numbers; its amounts are strings of integers.
+        read = exact if path.startswith("/v1/") else orjson.loads
+        validate(read(body), facts["schema"], f"{method} {path} {status}")
 
 
 def resolve(ref: str) -> Any:
