@@ -134,6 +134,18 @@ def backfill(context: typer.Context) -> None:
         _child("watchers", "backfill", *context.args, env=env)
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def analytics(context: typer.Context) -> None:
+    """Make ClickHouse's tables again from PostgreSQL; `expendi analytics rebuild --help` lists its options."""
+    asks_help = "--help" in context.args or not context.args
+    env = _environment(config.load_given() if asks_help else config.load())
+    with _stopping():
+        _child("jobs.analytics", *(context.args or ["--help"]), env=env)
+
+
 def _development() -> Settings:
     settings = config.load_given()
     if settings.env == "production":

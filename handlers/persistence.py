@@ -84,13 +84,21 @@ async def drain(conn: Tx, analytics: Analytics, chain_id: int, *, until: float, 
     """Take batches until nothing is left or the loop's time is `until`; whether the claim's request ended with one."""
     ended = False
     while batch := await persistence.next_batch(conn, chain_id, about=BATCH):
-        if batch.rows:
-            await persistence.insert(analytics, [event(each) for each in batch.rows], token=batch.token)
+        await _insert(analytics, batch)
         requests = await _finish(conn, batch)
         ended |= claim is not None and claim.id in requests
         if asyncio.get_running_loop().time() >= until:
             break
     return ended
+
+
+async def _insert(analytics: Analytics, batch: Batch) -> None:
+    events = [event(each) for each in batch.rows]
+    if not events:
+        return
+    if batch.refilling:  # first, so that nothing is missing there when it takes the table's place in between
+        await persistence.insert(analytics, events, token=batch.token, table=persistence.FRESH)
+    await persistence.insert(analytics, events, token=batch.token)
 
 
 async def _finish(conn: Tx, batch: Batch) -> frozenset[UUID]:

@@ -75,6 +75,7 @@ async def begin_days(tools: Tools) -> int:
 
 async def ask_unpersisted(tools: Tools) -> int:
     """Request persistence of what waits though its request was lost; cheap when nothing does."""
+    await persistence.adopt(tools.deps.pool)
     asked = await persistence.ask_unpersisted(tools.deps.pool, older_than_s=UNPERSISTED_S)
     if asked:
         await tools.deps.publisher.wake(keys.JOBS_WAKE)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
-from clickhouse_connect.driver.exceptions import OperationalError
+from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 
 CONNECT_TIMEOUT_S = 3
 READ_TIMEOUT_S = 10
@@ -24,20 +24,29 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, OperationalError)
 
 
+REFUSED = (ClickHouseError,)
+"""Whatever ClickHouse or its client says no with."""
+
 SETTINGS: Mapping[str, Any] = {
     # One insert is one part, durable and visible when it returns; newer servers batch by default.
     "async_insert": 0,
     "wait_end_of_query": 1,
 }
-ONCE: Mapping[str, Any] = {"insert_deduplicate": 1, "deduplicate_blocks_in_dependent_materialized_views": 1}
+ONCE: Mapping[str, Any] = {
+    "insert_deduplicate": 1,
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    # Corrections may reach back over any number of months.
+    "max_partitions_per_insert_block": 0,
+}
 
 
 class Analytics:
     """The client of one process and loop. Every call raises one of AWAY while ClickHouse does not answer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
         """`url`: `http://user:password@host:port/database`."""
         self.url = url
+        self._read_timeout_s = read_timeout_s
         self._client: AsyncClient | None = None
         self._opening = asyncio.Lock()
         self._types: dict[tuple[str, tuple[str, ...]], Any] = {}
@@ -86,7 +95,7 @@ class Analytics:
                 self._client = await clickhouse_connect.get_async_client(
                     dsn=self.url,
                     connect_timeout=CONNECT_TIMEOUT_S,
-                    send_receive_timeout=READ_TIMEOUT_S,
+                    send_receive_timeout=self._read_timeout_s,
                     settings=dict(SETTINGS),
                     tz_mode="schema",
                 )

@@ -29,6 +29,8 @@ from store.statements import load
 SQL = load("persistence")
 
 TABLE = "transaction_events"
+FRESH = "transaction_events_fresh"
+"""Filled beside the table while analytics are rebuilt (store/refill.py)."""
 
 Kind = Literal["deposit", "withdrawal", "transfer", "spend"]
 
@@ -49,6 +51,10 @@ class Batch:
     chain_id: int
     xid: str
     rows: tuple[LedgerRow, ...]
+    generation: int = 0
+    """How often tables were replaced: what arrived in the one that is gone must not count as a repeat."""
+    refilling: bool = False
+    """Whether it goes to the fresh table too."""
 
     @property
     def token(self) -> str:
@@ -59,7 +65,7 @@ class Batch:
         named = hashlib.sha256()
         for each in self.rows:
             named.update(f"{each.row.user}:{each.row.block_hash}:{each.row.tx_hash}:{each.row.n},".encode())
-        return f"{self.chain_id}:{self.xid}:{named.hexdigest()[:32]}"
+        return f"{self.generation}:{self.chain_id}:{self.xid}:{named.hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +137,16 @@ async def taken(pool: Pool, chain_id: int) -> AsyncIterator[Tx | None]:
 
 async def next_batch(conn: Tx, chain_id: int, *, about: int) -> Batch | None:
     """The batch that somebody left, else one of `about` changes: more when one transaction has more; None: all done."""
-    xid = await conn.fetchval(SQL["plan"], chain_id, about)
-    if xid is None:
+    plan = await conn.fetchrow(SQL["plan"], chain_id, about)
+    if plan is None:
         return None
-    return Batch(chain_id, xid, tuple(map(_ledger_row, await conn.fetch(SQL["rows"], chain_id, xid))))
+    rows = await conn.fetch(SQL["rows"], chain_id, plan["xid"])
+    return Batch(chain_id, plan["xid"], tuple(map(ledger_row, rows)), plan["generation"], plan["refilling"])
 
 
-async def insert(analytics: Analytics, events: Sequence[TransactionEvent], *, token: str) -> None:
+async def insert(analytics: Analytics, events: Sequence[TransactionEvent], *, token: str, table: str = TABLE) -> None:
     """Insert rows and tombstones; harmless the second time: by the token, and FINAL keeps one version of each."""
-    await analytics.insert(TABLE, COLUMNS, [_values(event) for event in events], token=token)
+    await analytics.insert(table, COLUMNS, [_values(event) for event in events], token=token)
 
 
 async def finish(tx: Tx, batch: Batch) -> frozenset[UUID]:
@@ -170,6 +177,11 @@ async def ask_unpersisted(conn: Tx | Pool, *, older_than_s: float) -> int:
     return len(await conn.fetch(SQL["ask"], older_than_s))
 
 
+async def adopt(conn: Tx | Pool) -> None:
+    """Let changes that were restored from a dump be persisted; there are none otherwise."""
+    await conn.execute(SQL["adopt"])
+
+
 async def lag_s(conn: Tx | Pool) -> float:
     """Age of the oldest committed change that is not persisted (s); 0 when all are."""
     return float(await conn.fetchval(SQL["lag"]))
@@ -180,6 +192,7 @@ async def prune_preimages(conn: Tx | Pool, *, margin_blocks: int, batch: int) ->
     return len(await conn.fetch(SQL["prune_preimages"], margin_blocks, batch))
 
 
-def _ledger_row(row: asyncpg.Record) -> LedgerRow:
+def ledger_row(row: asyncpg.Record) -> LedgerRow:
+    """A ledger row as it was selected, with its version and category."""
     category = row["category_id"]
     return LedgerRow(transaction_row(row), row["version"], None if category is None else str(category))

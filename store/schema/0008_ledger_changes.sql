@@ -41,6 +41,30 @@ CREATE TABLE analytics_generation (
 );
 INSERT INTO analytics_generation DEFAULT VALUES;
 
+-- ClickHouse's tables are being filled anew beside the old ones: one refill at a time, which can be stopped and goes on.
+-- While the row exists, every batch goes to both. Days (UTC) from next_day to before `until` are still to be copied, then
+-- months from next_month on to be put in place; until and rows are null before the ledger was looked at.
+CREATE TABLE analytics_refill (
+    one_row    boolean PRIMARY KEY DEFAULT true CHECK (one_row),
+    chain_id   bigint,
+    next_day   date,
+    until      date,
+    next_month date NOT NULL,
+    copied     bigint NOT NULL DEFAULT 0,
+    rows       bigint,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- When each month of a chain was last compared in both stores, and in how many groups of users it differed.
+CREATE TABLE reconciliations (
+    chain_id   bigint NOT NULL,
+    month      date NOT NULL,
+    checked_at timestamptz,
+    differs    integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (chain_id, month)
+);
+
 -- The transaction that last applied or reverted the block: it is persisted when changes up to it are.
 ALTER TABLE blocks ADD COLUMN changed_xid xid8;
 

@@ -12,7 +12,8 @@ SELECT $1, xid FROM (
     ORDER BY xid, change LIMIT $2
 ) AS next ORDER BY xid DESC, change DESC LIMIT 1
 ON CONFLICT (chain_id) DO UPDATE SET chain_id = excluded.chain_id
-RETURNING xid::text
+RETURNING xid::text, (SELECT generation FROM analytics_generation) AS generation,
+          EXISTS (SELECT FROM analytics_refill) AS refilling
 
 -- rows --
 -- The batch's rows as they are now: with its changes, perhaps with later ones, which come again in a batch of theirs.
@@ -56,6 +57,20 @@ WHERE job = 'persist_block' AND created_at <= planned_at AND args IN (
     SELECT DISTINCT jsonb_build_object('chainId', $1::bigint, 'number', block_number, 'hash', block_hash) FROM gone
 )
 RETURNING id
+
+-- adopt --
+-- Changes of a former life of the cluster, restored into one whose transactions are numbered from the start again: they
+-- have ended, though their numbers seem to lie ahead. In groups under numbers that were over before any database began.
+WITH RECURSIVE chains AS (
+    SELECT min(chain_id) AS chain_id FROM ledger_changes
+    UNION ALL
+    SELECT (SELECT min(chain_id) FROM ledger_changes WHERE chain_id > c.chain_id) FROM chains AS c
+    WHERE c.chain_id IS NOT NULL
+), stale AS (
+    DELETE FROM persist_batches WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())
+)
+UPDATE ledger_changes AS l SET xid = (3 + (l.change / 5000) % 500)::text::xid8 FROM chains AS c
+WHERE l.chain_id = c.chain_id AND l.xid >= pg_snapshot_xmax(pg_current_snapshot())
 
 -- waiting --
 -- ripe: something that a persister can take now; of_block: something of this block waits, perhaps for others to end.
