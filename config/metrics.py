@@ -89,7 +89,10 @@ CATEGORIZED = Counter("expendi_categorized", "Spends that a job judged, by whose
 
 JOBS = Counter("expendi_jobs", "Jobs run, by name and outcome.", ["job", "outcome"])
 JOB_SECONDS = Histogram("expendi_job_seconds", "Time one attempt of a job took (s).", ["job"], buckets=_LATENCY_S)
-PERSIST_LAG_SECONDS = Gauge("expendi_persist_lag_seconds", "Age of the oldest committed block not yet persisted (s).")
+PERSIST_LAG_SECONDS = Gauge("expendi_persist_lag_seconds", "Age of the oldest committed change not yet persisted (s).")
+ANALYTICS_DIFFERENCES = Gauge(
+    "expendi_analytics_differences", "Months of chains of which PostgreSQL and ClickHouse said different things last."
+)
 OUTBOX_DEPTH = Gauge("expendi_outbox_depth", "Jobs in the outbox that nobody has finished.")
 
 PUSHES = Counter("expendi_pushes", "Attempts of pushes, by kind and what became of them.", ["kind", "state"])

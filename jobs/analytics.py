@@ -64,7 +64,7 @@ async def _rebuild(settings: Settings, *, chain_id: int | None, since: date | No
     try:
         async with aclosing(refill.run(pool, analytics, chain_id=chain_id, since=since)) as steps:
             async for progress in steps:
-                told = {**asdict(progress), "seconds": round(time.monotonic() - began, 1)}
+                told = {**asdict(progress), "seconds": int(time.monotonic() - began)}
                 sys.stdout.write(orjson.dumps(told).decode() + "\n")
                 sys.stdout.flush()
     finally:

@@ -18,11 +18,11 @@ from arq.cron import CronJob, cron
 from arq.typing import WorkerCoroutine
 
 from config import keys, metrics
-from handlers import budgets, goals, month_profiles
+from handlers import budgets, goals, month_profiles, reconciliation
 from jobs import digests, email, push
 from jobs.images import sweep_uploads
 from jobs.job import Tools
-from store import idempotency, persistence, sessions
+from store import clickhouse, idempotency, persistence, sessions
 from store import log as user_log
 from store.outbox import Queue
 
@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 UNPERSISTED_S = 5.0
 """Age at which a change's persistence is asked for again (s): some hundred times what a job takes."""
+RECONCILE_BUDGET_S = 8.0
+"""Time one reconciliation goes on (s): all months of a small history, a few of a large one, which takes turns."""
 MONTHS_AT_ONCE = 200
 """Users told of a new month between two looks at the clock."""
 PROFILES_AT_ONCE = 100
@@ -82,6 +84,15 @@ async def ask_unpersisted(tools: Tools) -> int:
     return asked
 
 
+async def reconcile(tools: Tools) -> int:
+    """Compare what both stores have, month by month; what differs is told as an error and by a gauge."""
+    try:
+        return await reconciliation.run(tools.deps.pool, tools.analytics, budget_s=RECONCILE_BUDGET_S)
+    except clickhouse.AWAY as error:
+        log.warning("reconciliation_waits_for_engine", reason=repr(error))
+        return 0
+
+
 async def prune_log(tools: Tools) -> int:
     """Delete log entries past their retention; a client that missed them gets a snapshot."""
     before = tools.deps.now() - timedelta(days=tools.deps.settings.log_retention_days)
@@ -117,6 +128,7 @@ SCHEDULE = (
     Periodic("learn_months", "slow", learn_months, timeout_s=20, minutes=frozenset(range(1, 60, 5))),
     Periodic("begin_days", "quick", begin_days, timeout_s=20, seconds=frozenset({10, 30, 50})),
     Periodic("ask_unpersisted", "quick", ask_unpersisted, timeout_s=10, seconds=frozenset(range(0, 60, 5))),
+    Periodic("reconcile", "slow", reconcile, timeout_s=20, minutes=frozenset(range(1, 60, 10))),
     Periodic("prune_log", "slow", prune_log, timeout_s=20, minutes=frozenset(range(2, 60, 10))),
     Periodic("prune_sessions", "slow", prune_sessions, timeout_s=20, minutes=frozenset(range(4, 60, 10))),
     Periodic("prune_idempotency", "slow", prune_idempotency, timeout_s=20, minutes=frozenset(range(8, 60, 10))),

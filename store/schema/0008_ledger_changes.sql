@@ -56,12 +56,12 @@ CREATE TABLE analytics_refill (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 
--- When each month of a chain was last compared in both stores, and in how many groups of users it differed.
+-- When each month of a chain was last taken to compare both stores, and in how many groups of users it differed last.
 CREATE TABLE reconciliations (
-    chain_id   bigint NOT NULL,
-    month      date NOT NULL,
-    checked_at timestamptz,
-    differs    integer NOT NULL DEFAULT 0,
+    chain_id bigint NOT NULL,
+    month    date NOT NULL,
+    tried_at timestamptz,
+    differs  integer NOT NULL DEFAULT 0,
     PRIMARY KEY (chain_id, month)
 );
 

@@ -21,10 +21,7 @@ WITH changed AS (
     SELECT DISTINCT user_address, block_hash, tx_hash, n FROM ledger_changes
     WHERE chain_id = $1 AND xid <= $2::text::xid8
 )
-SELECT t.user_address, t.chain_id, t.block_hash, t.tx_hash, t.n, t.event_id, t.role, t.canonical, t.log_index,
-       t.block_number, t.block_time, t.type, t.account_type, t.direction, t.token, t.symbol, t.decimals, t.amount,
-       t.usd, t.wallet, t.bucket_id, t.bucket, t.to_bucket_id, t.to_bucket, t.counterparty, t.spender, t.fee_wei,
-       t.fee_usd, t.gas_used, t.gas_price, t.identifier, t.account_fee, t.account_fee_token, t.version, a.category_id
+SELECT t.*, a.category_id
 FROM changed AS c
 JOIN transactions AS t ON t.user_address = c.user_address AND t.chain_id = $1 AND t.block_hash = c.block_hash
     AND t.tx_hash = c.tx_hash AND t.n = c.n

@@ -27,10 +27,7 @@ SELECT chain_id, next_day, until, next_month, copied, rows FROM analytics_refill
 
 -- day --
 -- One day's rows, canonical or not: a tombstone keeps what comes late from counting again.
-SELECT t.user_address, t.chain_id, t.block_hash, t.tx_hash, t.n, t.event_id, t.role, t.canonical, t.log_index,
-       t.block_number, t.block_time, t.type, t.account_type, t.direction, t.token, t.symbol, t.decimals, t.amount,
-       t.usd, t.wallet, t.bucket_id, t.bucket, t.to_bucket_id, t.to_bucket, t.counterparty, t.spender, t.fee_wei,
-       t.fee_usd, t.gas_used, t.gas_price, t.version, a.category_id
+SELECT t.*, a.category_id
 FROM transactions AS t
 LEFT JOIN transaction_categories AS a ON a.user_address = t.user_address AND a.transaction_id = t.id
 WHERE t.block_time >= $1::date::timestamp AT TIME ZONE 'UTC'
@@ -46,7 +43,7 @@ UPDATE analytics_refill SET next_day = $1::date + 1, copied = copied + $2, updat
 WITH counted AS (
     UPDATE analytics_generation SET generation = generation + 1
 ), compared AS (
-    UPDATE reconciliations SET checked_at = NULL WHERE month = $1::date
+    UPDATE reconciliations SET tried_at = NULL WHERE month = $1::date
 )
 UPDATE analytics_refill SET next_month = ($1::date + interval '1 month')::date, updated_at = now()
 
