@@ -53,6 +53,12 @@ class Invalid(Problem):
     code, status, title = "invalid_request", 400, "The request is not valid"
 
 
+class OutdatedClient(Problem):
+    """A client that speaks a protocol which is not served any more: it must be updated."""
+
+    code, status, title = "unsupported_protocol", 400, "The client is too old"
+
+
 class Unauthenticated(Problem):
     """No token, a bad one or an expired one: sign in or refresh."""
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from config import metrics
 from config.settings import Settings
 from handlers.errors import OriginRefused, Problem, Unavailable
+from realtime import outdated
 from realtime.door import Door
 from realtime.peers import Peers
 from realtime.ports import RequestFacts
@@ -181,7 +182,10 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # engineio ship
     async def _opened(self, request: web.Request, transport: str) -> web.StreamResponse:
         if request.method != "GET":
             raise Refused(BAD_METHOD)
-        if request.query.get("EIO") != "4":
+        version = request.query.get("EIO")
+        if version in outdated.OLDER:
+            return await self._outdated(request, transport)
+        if version != "4":
             raise Refused(UNSUPPORTED_VERSION)
         if self.stopping:
             raise Unavailable("This server is stopping; connect again.")
@@ -197,6 +201,17 @@ class EngineServer(engineio.AsyncServer):  # type: ignore[misc]  # engineio ship
             return await socket.websocket(request)
         socket.connected = True
         return _text(await socket.poll())
+
+    async def _outdated(self, request: web.Request, transport: str) -> web.StreamResponse:
+        door, sid = self.rules.door, self.generate_id()
+        caller = door.enter(self.rules.peers.remote(request))
+        metrics.SOCKETS_CLOSED.labels("outdated").inc()
+        try:
+            if transport == "websocket":
+                return await outdated.by_websocket(request, sid)
+            return _text(outdated.payload(outdated.packets(sid)).encode())
+        finally:
+            door.leave(caller)
 
     def _greeting(self, sid: str, transport: str) -> Mapping[str, object]:
         return {

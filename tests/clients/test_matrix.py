@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import aiohttp
+import orjson
 import pytest
 
+from config import metrics
 from tests.clients.many import NEWEST, Many, Told, many_clients
 from tests.realtime.stage import Stage, new_user, staged
 from tests.waiting import until
@@ -81,16 +83,56 @@ async def test_versions_with_recovery_recover(redis_url: str, version: str) -> N
         client.do("disconnect")
 
 
-async def test_older_protocols_are_refused_with_a_clear_message(redis_url: str) -> None:
-    """Client 2.x (Engine.IO 3): the answer names the reason; its error shows the status, which is all it reads."""
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+async def test_an_older_client_is_told_to_update_and_stays_away(redis_url: str, transport: str) -> None:
+    """Client 2.5 (Engine.IO 3), with its own reconnection on: the application gets the reason, and no second try."""
     async with staged(redis_url) as stage, many_clients() as many:
-        by_polling = many.connect(stage.url, module=TOO_OLD, transports=["polling"], reconnection=False)
-        by_websocket = many.connect(stage.url, module=TOO_OLD, transports=["websocket"], reconnection=False)
-        assert (await by_polling.next("connect_error"))["status"] == 400
-        assert (await by_websocket.next("connect_error"))["message"] == "websocket error"
-        assert not by_polling.all("connect")
-        async with aiohttp.ClientSession() as session:
-            for old in ("1", "2", "3"):
-                async with session.get(f"{stage.url}/socket.io/?EIO={old}&transport=polling") as answer:
-                    assert answer.status == 400
-                    assert await answer.json() == {"code": 5, "message": "Unsupported protocol version"}
+        refused = metrics.SOCKETS_CLOSED.labels("outdated")._value
+        before = refused.get()
+        client = many.connect(stage.url, module=TOO_OLD, transports=[transport])
+        error = (await client.next("error"))["error"]
+        assert error["message"].startswith("Update this client")
+        assert error["data"]["code"] == "unsupported_protocol"
+        assert error["data"]["status"] == 400
+        assert (await client.next("disconnect"))["reason"] == "io server disconnect"
+        # Another one comes and goes meanwhile; the first one would have come back within its 50 ms.
+        newer = many.connect(stage.url, auth={"token": f"{new_user()}/s"}, transports=["websocket"])
+        await until(lambda: newer.events()[1:], what="the snapshot")
+        newer.do("disconnect")
+        await until(stage.nothing_is_left)
+        assert refused.get() == before + 1
+        assert not client.all("connect")
+
+
+@pytest.mark.parametrize("query", ["", "EIO=", "EIO=5", "EIO=abc", "EIO=0", "EIO=33"])
+async def test_no_protocol_of_any_client_is_refused_as_the_reference_server_does(redis_url: str, query: str) -> None:
+    async with (
+        staged(redis_url) as stage,
+        aiohttp.ClientSession() as session,
+        session.get(f"{stage.url}/socket.io/?transport=polling&{query}") as answer,
+    ):
+        assert answer.status == 400
+        assert await answer.json() == {"code": 5, "message": "Unsupported protocol version"}
+
+
+@pytest.mark.parametrize("version", ["1", "2", "3"])
+async def test_an_older_client_is_told_in_the_form_of_its_protocol(redis_url: str, version: str) -> None:
+    """Lengths before packets; an OPEN without upgrades, the error, the end. Each takes its place at the door."""
+    async with staged(redis_url, connect_limit_per_minute=2) as stage, aiohttp.ClientSession() as session:
+        url = f"{stage.url}/socket.io/?EIO={version}&transport=polling"
+        async with session.get(url, headers={"Origin": "https://app.example"}) as answer:
+            assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+            body = await answer.text()
+        packets = []
+        while body:
+            size, _, rest = body.partition(":")
+            packets.append(rest[: int(size)])
+            body = rest[int(size) :]
+        assert [packet[:2] for packet in packets] == ["0{", "44", "41"]
+        assert orjson.loads(packets[0][1:])["upgrades"] == []
+        async with session.ws_connect(url.replace("polling", "websocket")) as ws:
+            assert [(await ws.receive()).data[:2] for _ in range(3)] == ["0{", "44", "41"]
+            assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
+        async with session.get(url) as answer:
+            assert answer.status == 429
+        assert stage.server.server.eio.rules.door.waiting == 0

@@ -91,7 +91,7 @@ async def test_the_handshake_states_its_values_exactly(redis_url: str) -> None:
         ("DELETE", "EIO=4&transport=polling", 2, "Bad handshake method"),
         ("GET", "EIO=4&transport=websocket", 3, "Bad request"),
         ("GET", "transport=polling", 5, "Unsupported protocol version"),
-        ("GET", "EIO=3&transport=polling", 5, "Unsupported protocol version"),
+        ("GET", "EIO=abc&transport=polling", 5, "Unsupported protocol version"),
     ],
 )
 async def test_requests_that_the_protocol_does_not_have(

@@ -30,6 +30,8 @@ const commands = {
         data: error.data ?? null,
       }),
     );
+    // What version 2 hands an application when the server refuses it; later versions have connect_error for that.
+    if (!socket.onAny) socket.on("error", (error) => out({ c, is: "error", error }));
     listenToAll(socket, (name, ...args) => out({ c, is: "event", name, args }));
     socket.io.engine.on("upgrade", (transport) => out({ c, is: "upgrade", transport: transport.name }));
   },
