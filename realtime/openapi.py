@@ -38,7 +38,7 @@ TAGS = {
     "budgets": "Buckets and what they hold.",
     "accounts": "Spending, investment and savings accounts.",
     "goals": "Savings goals, and the savings as a whole.",
-    "analytics": "Figures over a user's history.",
+    "analytics": "What a user's history says; every answer names the blocks up to which it is complete.",
     "v1": "What the first front end calls: its paths in any case, its shapes, `{success, data | error}`.",
     "notifications": "The inbox, what is wanted where, and the devices that are told by push.",
     "documents": "Exports, reports, and everything that is kept of a user.",

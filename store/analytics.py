@@ -54,5 +54,31 @@ async def trends(
     return [Spent(EPOCH + timedelta(seconds=row[0]), row[1], row[2], row[3], row[4]) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Money of one span: a deposit, or spending on one category ('': none)."""
+
+    span: datetime
+    is_deposit: bool
+    category_id: str
+    usd: Decimal
+    count: int
+    unpriced: int
+
+
+async def flows(
+    analytics: Analytics, user: Address, *, since: datetime, until: datetime, starts: Sequence[datetime]
+) -> list[Flow]:
+    """Deposits and spending in [since, until), by the spans that begin at `starts` (ascending)."""
+    rows = await analytics.rows(
+        SQL["flows"],
+        user=user,
+        since=_milliseconds(since),
+        until=_milliseconds(until),
+        starts=[_milliseconds(start) // 1000 for start in starts],
+    )
+    return [Flow(EPOCH + timedelta(seconds=row[0]), bool(row[1]), row[2], row[3], row[4], row[5]) for row in rows]
+
+
 def _milliseconds(moment: datetime) -> int:
     return (moment - EPOCH) // timedelta(milliseconds=1)

@@ -38,7 +38,8 @@ SERIES_MAX = 8
 """Categories that are forecast each on its own, largest first; the rest is one."""
 INTERVAL = (Decimal("0.1"), Decimal("0.9"))
 CENT, RATIO = Decimal("0.01"), Decimal("0.01")
-PRECISION = 34
+PRECISION = 60
+"""Digits of the arithmetic: no sum of ClickHouse's amounts has as many before its cents."""
 ZERO = Decimal(0)
 REST = "rest"
 """Stands for all categories beyond SERIES_MAX."""

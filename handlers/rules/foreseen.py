@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 from zoneinfo import ZoneInfo
 
 from handlers.rules.calendar import DAY, Month
-from handlers.rules.forecast import CENT, REST, ZERO, Forecast, Part, Series, forecast
+from handlers.rules.forecast import CENT, PRECISION, REST, ZERO, Forecast, Part, Series, forecast
 from handlers.rules.forecast_advice import Outlook, recommendations
 from handlers.rules.money import dollars
 from handlers.rules.month_budget import Budget
@@ -32,6 +32,13 @@ def foreseen(
     past: Past, budgets: Sequence[Budget], days: int, *, month: Month, zone: ZoneInfo, now: datetime
 ) -> dict[str, object]:
     """The forecast of the `days` days after today, and recommendations for the month that `now` lies in."""
+    with localcontext(prec=PRECISION):
+        return _foreseen(past, budgets, days, month=month, zone=zone, now=now)
+
+
+def _foreseen(
+    past: Past, budgets: Sequence[Budget], days: int, *, month: Month, zone: ZoneInfo, now: datetime
+) -> dict[str, object]:
     today = now.astimezone(zone).date()
     left = ((month.end - DAY / 2).astimezone(zone).date() - today).days + 1
     made = forecast(past.history, past.first, max(days + 1, left))

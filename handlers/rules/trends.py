@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from handlers.rules.money import dollars
 from handlers.rules.periods import iso
+from handlers.rules.prices import EXACT
 
 Timeframe = Literal["hour", "day", "week", "month", "year"]
 
@@ -67,13 +68,13 @@ def window(
 def trend(period: datetime, category_id: str, spent: Decimal, count: int, unpriced: int) -> dict[str, object]:
     """One row: dollars of what has a price; the average is of those, null when none has one."""
     priced = count - unpriced
-    average = dollars((spent / priced).quantize(AVERAGE, ROUND_HALF_UP)) if priced else None
+    average = EXACT.divide(spent, Decimal(priced)).quantize(AVERAGE, ROUND_HALF_UP, EXACT) if priced else None
     return {
         "period": iso(period),
         "categoryId": category_id or None,
         "totalSpent": dollars(spent),
         "transactionCount": count,
-        "avgTransaction": average,
+        "avgTransaction": None if average is None else dollars(average),
         "unpriced": unpriced,
     }
 

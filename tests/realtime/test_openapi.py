@@ -15,10 +15,13 @@ from handlers.deps import Deps
 from handlers.rules.unsubscribe import PATH
 from realtime.app import build
 from realtime.rest.routes import ENDPOINTS
+from store import persistence
+from store.clickhouse import Analytics
 from store.objects import open_objects
 from store.postgres import Pool
 from store.redis import open_redis
 from tests.conftest import MakeSettings
+from tests.handlers.test_persistence import work
 from tests.jobs.pictures import sample, saved
 from tests.realtime.conform import check, openapi, operation_of, resolve
 from tests.realtime.rows import bucket, open_account, spend, stand, tell, write
@@ -237,7 +240,9 @@ def document_calls(me: Client) -> list[tuple[Client, str, str, Any]]:
     ]
 
 
-async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_settings: MakeSettings) -> None:
+async def test_every_operation_answers_as_it_is_documented(
+    pool: Pool, analytics: Analytics, make_settings: MakeSettings
+) -> None:
     deps: Deps = wire(pool, busy(make_settings, seal_keys=(SEAL_KEY,)))
     seen: set[tuple[str, str]] = set()
     async with serving(deps) as anyone:
@@ -245,6 +250,8 @@ async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_sett
         me = await anyone.signed_in(wallet)
         spare = await anyone.signed_in(wallet)
         id_ = await fill(pool, me.address)
+        await persistence.ask_unpersisted(pool, older_than_s=-1)
+        await work(pool, analytics)
         other = next(s["id"] for s in (await me.get("/v1/auth/sessions")).json["data"] if not s["current"])
         text = wallet.message((await anyone.post("/v1/auth/nonce")).json["nonce"])
         calls: list[tuple[Client, str, str, Any]] = [
@@ -262,6 +269,9 @@ async def test_every_operation_answers_as_it_is_documented(pool: Pool, make_sett
             (me, "GET", f"/v1/transactions/{id_}", None),
             (me, "GET", "/v1/buckets", None),
             (me, "GET", "/v1/analytics/buckets", None),
+            (me, "GET", "/v1/analytics/trends?timeframe=year", None),
+            (me, "GET", "/v1/analytics/forecast", None),
+            (me, "GET", "/v1/summary", None),
             *((me, "GET", path_of_v1(each.path, me), None) for each in ENDPOINTS if each.is_v1),
             *people_calls(me, id_),
             *(await category_calls(anyone, me, deps)),
