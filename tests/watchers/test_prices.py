@@ -25,6 +25,8 @@ from store.rounds import Round, rounds_at
 from store.rpc import Rpc, RpcError
 from tests.handlers.ledger import make_deps, sign_in
 from tests.handlers.scripted import make_chain
+from tests.waiting import until
+from tests.watchers.following import following
 from tests.watchers.ledger import FakeLedger
 from watchers.backfill import Backfill
 from watchers.devnet.people import Devnet
@@ -149,6 +151,19 @@ async def test_all_feeds_are_read_from_time_to_time_though_nobody_trades(market:
     await market.devnet.mine(25)
     await market.follow(ledger, every_blocks=10)
     assert sorted(number - start for number, _ in ledger.prices if number > start) == [1, 11, 21]
+
+
+async def test_feeds_are_read_anew_after_a_reorg(market: Market) -> None:
+    await market.feed_does("set", 3000_00000000)
+    ledger = FakeLedger(market.chain)
+    async with following(market.chain, ledger, every_blocks=1000) as run:
+        head = await market.devnet.block_number()
+        await until(lambda: ledger.tip is not None and ledger.tip.number == head)
+        ledger.prices.clear()
+        await market.devnet.reorg(2)
+        newest = await market.devnet.block()
+        await until(lambda: run.at(newest["hash"]), what="the reorg")
+    assert set(ledger.prices) == {(head - 1, ETH)}
 
 
 async def test_failing_node_is_an_error_and_never_no_price(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:

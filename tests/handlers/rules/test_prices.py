@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from config.chains import Feed, Token
 from handlers.chain_events import ChainEvent, DecodedBlock, Fee
-from handlers.rules.prices import NONE, Prices, Share, needed, rounded
+from handlers.rules.prices import EXACT, NONE, Prices, Share, needed, rounded
 from store.prices import PriceRow
 from store.records import ZERO_ADDRESS
 from tests.handlers.scripted import (
@@ -53,6 +53,17 @@ WETH = (CHAIN.id, OTHER_TOKEN)
 )
 def test_feed_values_an_amount_at_eighteen_places(price: str, raw: int, usd: str) -> None:
     assert Prices({WETH: Decimal(price)}).usd(CHAIN, OTHER_TOKEN, raw) == Decimal(usd)
+
+
+def test_largest_amount_at_the_largest_answer_is_exact() -> None:
+    answer = 2**255 - 1
+    with localcontext(prec=5):
+        found = Prices({WETH: Decimal(answer).scaleb(-8, EXACT)}).usd(CHAIN, OTHER_TOKEN, UINT256)
+    assert found is not None
+    product = UINT256 * answer  # 26 places, of which eight are rounded away, half to even
+    whole, rest = divmod(product, 10**8)
+    whole += rest > 10**8 // 2
+    assert int(found.scaleb(18, EXACT)) == whole
 
 
 @given(st.integers(-UINT256, UINT256))
