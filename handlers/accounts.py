@@ -35,19 +35,23 @@ class AccountChanges(TypedDict, total=False):
     active: bool
 
 
+OPENS: Mapping[type[ChainEvent], AccountType] = {
+    InvestmentAccountEnabled: "investment",
+    YieldLockCreated: "investment",
+    YieldLockWithdrawn: "investment",
+    SavingsAccountEnabled: "savings",
+}
+"""What opens another account than the one for spending, which every other event of a wallet belongs to."""
+
+
 def begin(book: Book, event: ChainEvent) -> None:
     """Open the account that an event of a user belongs to; what only moves tokens opens it with its ledger row."""
-    match event:
-        case InvestmentAccountEnabled() | YieldLockCreated() | YieldLockWithdrawn():
-            book.begin_account(event.user, "investment")
-        case SavingsAccountEnabled():
-            book.begin_account(event.user, "savings")
-        case AccountOperation():
-            book.begin_account(event.user, ACCOUNT_TYPES[event.account_type])
-        case FeeCollection():
-            pass  # of an operation, which names the account
-        case WalletEvent():
-            book.begin_account(event.user, "spending")
+    if not isinstance(event, WalletEvent) or isinstance(event, FeeCollection):
+        return  # a fee is one of an operation, which names the account
+    if isinstance(event, AccountOperation):
+        book.begin_account(event.user, ACCOUNT_TYPES[event.account_type])
+    else:
+        book.begin_account(event.user, OPENS.get(type(event), "spending"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,9 @@ from store.postgres import Tx
 from store.records import Address, BlockRef
 from store.yields import Position, PricePoint
 
+MOVING = (VaultDeposit, VaultWithdraw, ShareTransfer, YieldLockCreated, YieldLockWithdrawn, AccountOperation)
+"""What may move a position."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -52,6 +55,8 @@ def concerned(
     # Who is opened with this block may have had a position before it.
     users: set[Address] = set(openings) if chain.vaults else set()
     for event in events:
+        if not isinstance(event, MOVING):
+            continue
         match event:
             case VaultDeposit() | VaultWithdraw():
                 users.add(event.owner)

@@ -124,6 +124,8 @@ class Layout:
     event: Callable[..., ChainEvent]
     topics: tuple[tuple[str, int, Reader], ...]
     words: tuple[tuple[str, int, Reader], ...]
+    indexed: int
+    """How many topics follow the first."""
     head: int
     """Where the data's head ends, 0x included (hex digits)."""
     notice: str = ""
@@ -132,17 +134,15 @@ class Layout:
     def read(self, log: Log, fields: dict[str, Any]) -> ChainEvent:
         """The event, with its own fields added to `fields`; raise Undecodable."""
         topics, data, head = log.topics, log.data, self.head
-        if len(topics) != len(self.topics) + 1:
-            raise Undecodable(f"{len(topics)} topics instead of {len(self.topics) + 1}")
+        if len(topics) != self.indexed + 1:
+            raise Undecodable(f"{len(topics)} topics instead of {self.indexed + 1}")
         if len(data) < head:
             raise Undecodable(f"{len(data) // 2 - 1} bytes of data, should be {head // 2 - 1} or more")
         own: dict[str, Any] = {} if self.notice else fields
         for field, i, read in self.topics:
-            if read is not skipped:
-                own[field] = read(topics[i], BEGIN, 0)
+            own[field] = read(topics[i], BEGIN, 0)
         for field, at, read in self.words:
-            if read is not skipped:
-                own[field] = read(data, at, head)
+            own[field] = read(data, at, head)
         return self.event(name=self.notice, arguments=own, **fields) if self.notice else self.event(**fields)
 
 
@@ -155,8 +155,11 @@ def _layout(
 ) -> Layout:
     return Layout(
         event=event,
-        topics=tuple((field, i, read) for i, (field, read) in enumerate(topics.items(), 1)),
-        words=tuple((field, BEGIN + i * WORD, read) for i, (field, read) in enumerate(data.items())),
+        topics=tuple((field, i, read) for i, (field, read) in enumerate(topics.items(), 1) if read is not skipped),
+        words=tuple(
+            (field, BEGIN + i * WORD, read) for i, (field, read) in enumerate(data.items()) if read is not skipped
+        ),
+        indexed=len(topics),
         head=BEGIN + len(data) * WORD,
         notice=notice,
     )

@@ -82,12 +82,12 @@ def _sorted(events: Iterable[ChainEvent]) -> _Said:
     for event in events:
         if isinstance(event, TokenTransfer):
             said.transfers.setdefault(event.tx_hash, []).append(event)
+        elif isinstance(event, _MOVES):
+            said.moves.append(event)
         elif isinstance(event, ShareTransfer):
             said.shares.setdefault(event.tx_hash, []).append(event)
         elif isinstance(event, FeeCollection):
             said.fees.append(event)
-        elif isinstance(event, _MOVES):
-            said.moves.append(event)
     return said
 
 

@@ -17,7 +17,7 @@ from web3 import Web3
 from web3.contract import Contract
 
 from config import abi
-from config.chains import Chain, Token
+from config.chains import Chain, Token, Vault
 from handlers import chain_events as said
 from handlers.chain_events import ChainEvent, DecodedBlock, Fee
 from store.records import Block, Log, Receipt
@@ -41,7 +41,9 @@ from tests.watchers.said import (
 )
 from watchers.decode import CIP64, accepted, decode
 from watchers.layouts import FACTORY as FACTORY_LAYOUTS
+from watchers.layouts import LOCK as LOCK_LAYOUTS
 from watchers.layouts import NOTICES, TOKEN, Layout
+from watchers.layouts import VAULT as VAULT_LAYOUTS
 from watchers.layouts import WALLET as WALLET_LAYOUTS
 
 CHAIN = Chain(
@@ -286,6 +288,54 @@ def test_random_bytes_are_told_or_quarantined_and_never_raise(signature: str, to
     assert len(block.events) + len(block.quarantined) == (0 if erc721 else 1)
 
 
+# Investments
+
+VAULT, LOCK = make_address("vault"), make_address("lock")
+INVESTING = replace(CHAIN, vaults=(Vault(VAULT, "Morpho", USDC, "Steady", 6),), yield_locks=(LOCK,))
+
+
+def test_vaults_and_locks_of_the_table_are_believed_and_nobody_else() -> None:
+    for emitter, counts in ((VAULT, True), (USDC, False), (WALLET, False), (make_address("impostor"), False)):
+        block = decode(block_of([say(emitter, abi.DEPOSIT, (BOB, ALICE), uint256=5, uint256_2=4)]), INVESTING, {})
+        assert kinds(block) == ([said.VaultDeposit] if counts else [])
+    made = {"address": USDC, "uint256": 9, "uint256_2": 8, "uint256_3": 77, "bytes": b"house"}
+    for emitter, counts in ((LOCK, True), (VAULT, False), (WALLET, False)):
+        block = decode(block_of([say(emitter, abi.YIELD_LOCK_CREATED, (3, ALICE, VAULT), **made)]), INVESTING, {})
+        assert kinds(block) == ([said.YieldLockCreated] if counts else [])
+
+
+def test_vault_says_what_went_in_and_out_and_who_handed_shares_over() -> None:
+    block = decode(
+        block_of(
+            [
+                say(VAULT, abi.DEPOSIT, (BOB, ALICE), uint256=5, uint256_2=4),
+                say(VAULT, abi.WITHDRAW, (SHOP, BOB, ALICE), uint256=5, uint256_2=4),
+                transferred(ALICE, BOB, 4, token=VAULT),
+            ]
+        ),
+        INVESTING,
+        {},
+    )
+    deposit, withdraw, moved = block.events
+    assert isinstance(deposit, said.VaultDeposit)
+    assert (deposit.sender, deposit.owner, deposit.asset, deposit.assets, deposit.shares) == (BOB, ALICE, USDC, 5, 4)
+    assert isinstance(withdraw, said.VaultWithdraw)
+    assert (withdraw.sender, withdraw.receiver, withdraw.owner) == (SHOP, BOB, ALICE)
+    assert isinstance(moved, said.ShareTransfer)
+    assert (moved.sender, moved.recipient, moved.shares) == (ALICE, BOB, 4)
+
+
+def test_both_ends_of_a_lock_say_what_was_paid() -> None:
+    paid = {"uint256_1": 100, "uint256_2": 1, "uint256_3": 99}
+    whole = say(LOCK, abi.YIELD_LOCK_WITHDRAWN, (3, ALICE, VAULT), uint256_0=90, **paid)
+    claimed = say(LOCK, abi.EMERGENCY_FUNDS_CLAIMED, (3, ALICE), **paid)
+    for end in decode(block_of([whole, claimed]), INVESTING, {}).events:
+        assert isinstance(end, said.YieldLockWithdrawn)
+        assert (end.lock_id, end.user, end.total_assets, end.fee, end.net_assets) == (3, ALICE, 100, 1, 99)
+    short = Said(LOCK, whole.topics[:3], whole.data)
+    assert decode(block_of([short]), INVESTING, {}).quarantined
+
+
 # The same as web3
 
 ADDRESSES = st.binary(min_size=20, max_size=20).map(lambda raw: "0x" + raw.hex())
@@ -301,8 +351,13 @@ INDEXED = {  # the rest of each event's parameters are in its data
     abi.DELEGATE_ADDED: 2, abi.DELEGATE_REMOVED: 2, abi.WALLET_CREATED: 2, abi.WALLET_REGISTERED: 2,
     abi.ACCOUNT_OPERATION: 3, abi.FEE_COLLECTION: 2, abi.PAUSED: 0, abi.UNPAUSED: 0, abi.FEE_UPDATED: 0,
     abi.ROLE_GRANTED: 3, abi.ROLE_REVOKED: 3, abi.ROLE_ADMIN_CHANGED: 3, abi.OWNERSHIP_TRANSFERRED: 2, abi.TRANSFER: 2,
+    abi.DEPOSIT: 2, abi.WITHDRAW: 3, abi.YIELD_LOCK_CREATED: 3, abi.EMERGENCY_FUNDS_CLAIMED: 2,
 }  # fmt: skip
-LAYOUTS: dict[str, Layout] = {**WALLET_LAYOUTS, **FACTORY_LAYOUTS, **NOTICES, abi.TRANSFER: TOKEN}
+WHOLE = (abi.YIELD_LOCK_CREATED, abi.EMERGENCY_FUNDS_CLAIMED)  # of the other lock event, parts are skipped
+LAYOUTS: dict[str, Layout] = {
+    **WALLET_LAYOUTS, **FACTORY_LAYOUTS, **NOTICES, **VAULT_LAYOUTS, abi.TRANSFER: TOKEN,
+    **{signature: LOCK_LAYOUTS[signature] for signature in WHOLE},
+}  # fmt: skip
 
 
 def types_of(signature: str) -> list[str]:
@@ -346,7 +401,9 @@ def plain(value: Any, kind: str) -> Any:
 def own_fields(layout: Layout, log: Log) -> list[Any]:
     """What the event says beyond where it comes from, in the order of its parameters."""
     place: dict[str, Any] = {"tx_hash": log.tx_hash, "n": 0, "log_index": 0, "emitter": log.address}
-    unsaid = {"spender": None} if layout is WALLET_LAYOUTS[abi.SPENT_FROM_BUCKET] else {}
+    unsaid: dict[str, Any] = {"spender": None} if layout is WALLET_LAYOUTS[abi.SPENT_FROM_BUCKET] else {}
+    if layout in (VAULT_LAYOUTS[abi.DEPOSIT], VAULT_LAYOUTS[abi.WITHDRAW]):
+        unsaid = {"asset": USDC}
     event = layout.read(log, place | unsaid)
     if isinstance(event, said.ContractNotice):
         return list(event.arguments.values())
@@ -371,7 +428,7 @@ def test_decodes_like_web3(signature: str, data: st.DataObject) -> None:
         plain(one, kind) for one, kind in zip(web3s, kinds, strict=True)
     ]
     assert list(map(type, ours)) == [
-        bytes if kind in ("string", "bytes32") and signature not in NOTICES else type(one)
+        bytes if kind in ("string", "bytes32") and signature not in (*NOTICES, *WHOLE) else type(one)
         for one, kind in zip(ours, kinds, strict=True)
     ]
 
