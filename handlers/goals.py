@@ -11,11 +11,24 @@ import orjson
 from config.chains import Chain
 from handlers.deps import Deps
 from handlers.errors import NotFound
-from handlers.events import GoalMilestone, GoalUpdate
+from handlers.events import GoalMilestone, GoalUpdate, UnreadCount
 from handlers.rules import savings
 from handlers.rules.book import Book
-from handlers.rules.goals import Corrected, Looked, Measured, Occasion, Undoing, day_of, look, measured, shown, undo
-from handlers.rules.inbox import Inbox
+from handlers.rules.goals import (
+    Corrected,
+    Looked,
+    Measured,
+    Occasion,
+    Undoing,
+    day_of,
+    look,
+    measured,
+    rebuilt,
+    shown,
+    undo,
+)
+from handlers.rules.ids import event_id
+from handlers.rules.inbox import Inbox, unread_body
 from handlers.rules.prices import Prices
 from store import cursors, log, notifications, pushes
 from store import goals as rows
@@ -24,7 +37,7 @@ from store.cursors import RevertedBlock
 from store.goals import GoalRow, Key
 from store.log import Counter, Told
 from store.postgres import Pool, Tx, in_transaction
-from store.records import Address, Frame
+from store.records import Address, Draft, Frame
 
 Shown = Mapping[str, object]
 
@@ -117,6 +130,25 @@ async def after_revert(
         made.setdefault(goal.user, []).append(undo(goal, behind[goal.key], undoing, at=now))
     await _correct(tx, [each for every in made.values() for each in every])
     return made
+
+
+async def after_rebuild(tx: Tx, chain: Chain, users: Iterable[Address], *, cause: str, now: datetime) -> list[Draft]:
+    """Goals of users whose past on a chain was rebuilt: what was told by mistake is corrected, nothing new is told."""
+    found = await rows.of_users(tx, users)
+    goals = [goal for goal in found if goal.link is not None and goal.link.chain_id == chain.id]
+    behind = await _measure(tx, goals, {chain.id: chain}, Prices(await feeds.latest(tx)))
+    undoing = Undoing(chain.id, 0, ("rebuild", cause))
+    made = [rebuilt(goal, behind[goal.key], undoing, at=now) for goal in goals]
+    await _correct(tx, made)
+    drafts = [draft for each in made for draft in each.drafts]
+    for user in sorted({each.goal.user for each in made if each.gone}):
+        gone = [milestone.event_id for each in made if each.goal.user == user for milestone in each.gone]
+        await pushes.take_back(tx, user, gone, at=now)
+        if await notifications.correct(tx, user, gone, at=now):
+            left = (await notifications.unread(tx, [user]))[user]
+            key = event_id(UnreadCount.name, user, "corrects", *undoing.cause, *gone)
+            drafts.append(Draft(user, key, UnreadCount.name, UnreadCount.version, unread_body(left), chain_id=chain.id))
+    return drafts
 
 
 def _updates(told: Iterable[Told]) -> dict[Key, list[str]]:

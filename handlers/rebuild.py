@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from config.chains import Chain
+from handlers import goals
 from handlers.chain_events import DecodedBlock, SpentFromBucket, WalletEvent
 from handlers.committed import request_persistence
 from handlers.events import Resync
@@ -176,6 +177,8 @@ async def put_in_place(
         await spending.save_buckets(tx, [b for b in target.buckets.values() if b.user in changed])
     told = changed | (rebuilt & counters.keys())
     drafts = [_resync(replay.chain.id, user, cursor, now) for user in sorted(told)]
+    cause = f"{cursor.hash}:{now.isoformat()}"
+    drafts += await goals.after_rebuild(tx, replay.chain, sorted(told), cause=cause, now=now)
     return await log.append(tx, counters, drafts, at=now), told
 
 

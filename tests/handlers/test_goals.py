@@ -15,7 +15,7 @@ from handlers import goal_edits, goals
 from handlers.errors import Conflict, Invalid, NotFound
 from handlers.goal_edits import Base, Wanted
 from handlers.rules.ids import bucket_id
-from store import notifications
+from store import log, notifications
 from store.postgres import Pool
 from store.records import Address
 from tests.handlers.ledger import Bench, bench, sign_in
@@ -227,6 +227,36 @@ async def test_block_of_a_user_without_goals_asks_nothing_of_them(saving: Saving
         rows.SQL = loads
     quarantined = await saving.bench.deps.pool.fetchval("SELECT count(*) FROM quarantined_logs")
     assert quarantined == 0
+
+
+async def test_rebuild_corrects_what_was_believed_and_leaves_what_was_spent(saving: Saving) -> None:
+    deps = saving.bench.deps
+    await saving.goal()
+    await saving.block(fund(ALICE, "bike", 200 * USD))
+    before = await saving.bench.snapshot(ALICE)
+
+    async def rebuild(raw: int) -> None:
+        await deps.pool.execute("UPDATE balances SET amount = $1 WHERE scope = 'bucket'", raw)
+        async with deps.pool.acquire() as conn, conn.transaction():
+            counters = await log.lock(conn, [ALICE])
+            drafts = await goals.after_rebuild(conn, saving.bench.chain, [ALICE, BOB], cause=str(raw), now=deps.now())
+            await log.append(conn, counters, drafts, at=deps.now())
+
+    await rebuild(120 * USD)
+    events = await saving.bench.told(ALICE, before["seq"])
+    assert [event for event, _ in events] == ["goal_update", "unread_count"]
+    fresh = await saving.bench.snapshot(ALICE)
+    assert (fresh["goals"][0]["milestones"], fresh["goals"][0]["isCompleted"]) == ([25, 50], False)
+    assert len(events[0][1]["corrects"]) == 3  # two milestones, and the notification of the highest
+    applied = client.apply_all(before, events)
+    assert (applied["goals"], applied["unreadCount"]) == (fresh["goals"], fresh["unreadCount"])
+    assert await saving.pushes() == [("100", "dropped")]
+    await rebuild(120 * USD)
+    assert len(await saving.bench.told(ALICE, fresh["seq"])) == 0
+    await saving.block(spend(ALICE, "bike", 100 * USD))
+    await rebuild(21 * USD)
+    (goal,) = await saving.shown()
+    assert (goal["currentAmount"], goal["milestones"]) == ("21.00", [25, 50])
 
 
 async def test_day_that_ends_is_told_once_to_whom_it_concerns(saving: Saving) -> None:

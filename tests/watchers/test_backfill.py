@@ -4,18 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
 
-from config.chains import Chain
+from config.chains import Chain, Token
 from config.embedded.chain import Anvil
 from config.settings import Settings
-from handlers import snapshot
+from handlers import goal_edits, snapshot
 from handlers.chain_events import DecodedBlock
 from handlers.deps import Deps
+from handlers.goal_edits import Base, Wanted
 from store.postgres import Pool
 from store.rpc import Rpc
 from tests.handlers.ledger import Bench, make_deps, sign_in
@@ -146,6 +148,25 @@ async def test_backfill_of_what_is_right_changes_and_tells_nothing(scene: Scene)
         assert done is not None
         assert (done.rows, done.users) == (0, 0)
         assert await scene.snapshot(deps, alice) == before
+
+
+async def test_goal_over_a_wrong_balance_is_corrected_with_the_rebuild(scene: Scene) -> None:
+    async with someone_spends(scene) as alice:
+        chain = scene.chain(tokens=(Token(scene.devnet.at.usdc.lower(), "USDC", 6, "usd"),))
+        deps = await scene.watch(chain)
+        await sign_in(scene.pool, alice)
+        await scene.pool.execute("UPDATE balances SET amount = 100000000 WHERE scope = 'bucket'")
+        bucket = await scene.pool.fetchval("SELECT bucket_id FROM buckets")
+        link = Wanted("bucket", None, bucket)
+        await goal_edits.create(deps, alice, Base("Bike", Decimal(100), Decimal(0), None, None, link))
+        await scene.backfill(deps, chain).run(asyncio.Event())
+        (goal,) = (await scene.snapshot(deps, alice))["goals"]
+        assert (goal["currentAmount"], goal["milestones"], goal["isCompleted"]) == ("43.00", [25], False)
+        told = await Bench(deps, chain, None).told(alice)  # type: ignore[arg-type]  # reads only
+        milestones = {payload["milestone"]: payload["id"] for event, payload in told if event == "goal_milestone"}
+        (correction,) = [payload for _, payload in told if payload.get("corrects") and "goal" in payload]
+        assert {milestones[percent] for percent in (50, 75, 100)} < set(correction["corrects"])
+        assert milestones[25] not in correction["corrects"]
 
 
 async def test_stopped_backfill_goes_on_from_its_checkpoint(scene: Scene) -> None:
