@@ -115,7 +115,7 @@ def on_track(goal: GoalRow, today: date) -> bool | None:
     if goal.completed_at is not None or goal.current >= goal.target:
         return True
     gone = (today - goal.started_on).days
-    if left == 0 or gone <= 0:
+    if gone <= 0:
         return left > 0
     # kept = current / gone, needed = missing / left, both without dividing
     missing = EXACT.subtract(goal.target, goal.current)

@@ -91,7 +91,7 @@ async def saving(pool: Pool, make_settings: Callable[..., Settings]) -> AsyncIte
 async def test_goal_follows_its_bucket_and_tells_once_what_it_reaches(saving: Saving) -> None:
     made = await saving.goal()
     assert (made["currentAmount"], made["onTrack"], made["progress"]) == ("0.00", None, "0")
-    await saving.block(fund(ALICE, "bike", 60 * USD))
+    await saving.block(fund(ALICE, "bike", 60 * USD), created(ALICE, "boat"), fund(ALICE, "boat", 500 * USD))
     await saving.block(spend(ALICE, "bike", 50 * USD))
     await saving.block(fund(ALICE, "bike", 90 * USD))
     await saving.block(fund(ALICE, "bike", 100 * USD), spend(ALICE, "bike", 1))
