@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
 
-from handlers.deps import Deps, Figures
+from handlers.deps import Deps
 from handlers.errors import Invalid
 from handlers.rules import columns, wire
 from handlers.rules.categorize import Assignment
@@ -13,6 +17,7 @@ from handlers.rules.columns import Exported, Format
 from handlers.rules.heights import heights
 from handlers.rules.looks import Look, category_resource, looks_of
 from store import budgets, cursors, documents, history, memos, people
+from store.clickhouse import Analytics
 from store.history import Filters, Position
 from store.postgres import Tx, frozen
 from store.records import Address, TransactionRow
@@ -20,6 +25,8 @@ from store.sealed import KeyRing
 
 BATCH = 500
 """Rows held at a time: some 10 ms of work between two breaths of the loop."""
+Write = Callable[[Sequence[Exported]], bytes]
+"""How rows are written."""
 NAMED_MAX = 2000
 """Transactions that a search may name to ClickHouse: a statement of 250 KiB holds some more."""
 
@@ -96,7 +103,7 @@ async def is_large(deps: Deps, user: Address, filters: Filters) -> bool:
 async def count(deps: Deps, user: Address, filters: Filters) -> int:
     """How many transactions these filters leave."""
     async with frozen(deps.pool) as tx:
-        return await history.count(tx, user, filters, most=2**62)
+        return await history.count(tx, user, filters, most=2**31 - 1)
 
 
 async def stream(deps: Deps, user: Address, filters: Filters, *, format_: Format) -> AsyncIterator[bytes]:
@@ -109,30 +116,61 @@ async def stream(deps: Deps, user: Address, filters: Filters, *, format_: Format
 
 
 async def part(
-    deps: Deps, user: Address, filters: Filters, *, format_: Format, below: Position | None, least_bytes: int
+    deps: Deps, user: Address, filters: Filters, *, below: Position | None, least_bytes: int, write: Write
 ) -> Part:
-    """A piece of CSV or NDJSON of about `least_bytes` (the last one has less), beginning below a place."""
-    body, rows, done = bytearray(columns.head(format_) if below is None else b""), 0, False
+    """A piece of about `least_bytes` (the last one has less) as `write` has it, beginning below a place."""
+    body, rows, done = bytearray(), 0, False
     async with frozen(deps.pool) as tx:
         extract = await opened(deps, tx, user)
         while len(body) < least_bytes and not done:
             found = await history.transactions(tx, user, filters, below=below, limit=BATCH)
-            body += columns.lines(format_, await extract.of(tx, found))
+            body += write(await extract.of(tx, found))
             rows += len(found)
             done = len(found) < BATCH
             below = below if not found else Position(found[-1].block_time, found[-1].id)
     return Part(bytes(body), rows, None if done else below)
 
 
-async def parquet(figures: Figures, user: Address, filters: Filters) -> AsyncIterator[bytes]:
+async def parquet(deps: Deps, analytics: Analytics, user: Address, filters: Filters) -> AsyncIterator[bytes]:
     """All of it as Parquet, from what ClickHouse has; raises TooManyNamed for a search that finds too much."""
     ids = None
     if filters.hits is not None or filters.prefixes is not None:
-        async with frozen(figures.deps.pool) as tx:
+        async with frozen(deps.pool) as tx:
             found = await history.transactions(tx, user, filters, below=None, limit=NAMED_MAX + 1)
         if len(found) > NAMED_MAX:
-            raise TooManyNamed(
-                f"Parquet takes searches that find up to {NAMED_MAX}; narrow it, or take another format."
-            )
+            raise TooManyNamed(f"Parquet takes a search that finds up to {NAMED_MAX}; narrow it, or take NDJSON.")
         ids = [row.id for row in found]
-    return documents.parquet(figures.analytics, user, filters, ids=ids)
+    return documents.parquet(analytics, user, filters, ids=ids)
+
+
+def params_of(filters: Filters) -> dict[str, object]:
+    """Filters as a document remembers them; what a search found is looked for again."""
+    return {
+        "chain_ids": list(filters.chain_ids),
+        "types": None if filters.types is None else list(filters.types),
+        "account_type": filters.account_type,
+        "bucket": filters.bucket,
+        "token": filters.token,
+        "since": filters.since.isoformat(),
+        "until": filters.until.isoformat(),
+        "min_usd": None if filters.min_usd is None else str(filters.min_usd),
+        "max_usd": None if filters.max_usd is None else str(filters.max_usd),
+        "category": None if filters.category is None else str(filters.category),
+    }
+
+
+def filters_from(params: Mapping[str, Any]) -> Filters:
+    """What `params_of` wrote down."""
+    least, most, category = params["min_usd"], params["max_usd"], params["category"]
+    return Filters(
+        chain_ids=params["chain_ids"],
+        types=params["types"],
+        account_type=params["account_type"],
+        bucket=params["bucket"],
+        token=params["token"],
+        since=datetime.fromisoformat(params["since"]),
+        until=datetime.fromisoformat(params["until"]),
+        min_usd=None if least is None else Decimal(least),
+        max_usd=None if most is None else Decimal(most),
+        category=None if category is None else UUID(category),
+    )

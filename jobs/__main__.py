@@ -19,6 +19,7 @@ from config.chains import ChainTableError, load_chains
 from config.settings import Settings, SettingsError, variable
 from handlers.deps import Deps
 from jobs.categorize import CATEGORIZE, CATEGORIZE_AGAIN
+from jobs.documents import WRITE_EXPORT
 from jobs.images import CATEGORY_IMAGE, FORGET_PICTURE, FORGET_UPLOAD
 from jobs.job import Tools
 from jobs.outbound import mail
@@ -41,6 +42,7 @@ JOBS = (
     PERSIST_BLOCK,
     *(INDEX_BLOCK, INDEX_ROWS, INDEX_MANY),
     *(CATEGORIZE, CATEGORIZE_AGAIN),
+    WRITE_EXPORT,
     *(CATEGORY_IMAGE, FORGET_UPLOAD, FORGET_PICTURE),
 )
 """Every kind of job of the product."""

@@ -87,7 +87,7 @@ async def _conversation(child: asyncio.subprocess.Process, raw: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def _storage(tools: Tools) -> AsyncIterator[Objects]:
+async def storage(tools: Tools) -> AsyncIterator[Objects]:
     """The storage for one job: pictures come rarely, and a client that is not open costs nothing."""
     objects = open_objects(tools.deps.settings)
     try:
@@ -99,7 +99,7 @@ async def _storage(tools: Tools) -> AsyncIterator[Objects]:
 async def run(tools: Tools, claim: Claim) -> bool:
     """Process the picture of a category."""
     sent = Sent.of(claim.args)
-    async with _storage(tools) as objects:
+    async with storage(tools) as objects:
         async with tools.decoding:
             tries = await images.start(tools.deps, sent)
             if tries is None:
@@ -127,18 +127,18 @@ async def _judged(raw: bytes, tries: int) -> Verdict:
 
 
 async def _forget_upload(tools: Tools, claim: Claim) -> bool:
-    async with _storage(tools) as objects:
+    async with storage(tools) as objects:
         return await images.forget_upload(tools.deps, objects, claim)
 
 
 async def _forget_picture(tools: Tools, claim: Claim) -> bool:
-    async with _storage(tools) as objects:
+    async with storage(tools) as objects:
         return await images.forget_picture(tools.deps, objects, claim)
 
 
 async def sweep_uploads(tools: Tools) -> int:
     """Delete what was sent, and never asked for again."""
-    async with _storage(tools) as objects:
+    async with storage(tools) as objects:
         return await images.sweep(tools.deps, objects)
 
 

@@ -19,7 +19,7 @@ from arq.typing import WorkerCoroutine
 
 from config import keys, metrics
 from handlers import budgets, goals, month_profiles, reconciliation
-from jobs import digests, email, push
+from jobs import digests, documents, email, push
 from jobs.images import sweep_uploads
 from jobs.job import Tools
 from store import clickhouse, idempotency, persistence, sessions
@@ -129,6 +129,7 @@ SCHEDULE = (
     Periodic("begin_days", "quick", begin_days, timeout_s=20, seconds=frozenset({10, 30, 50})),
     Periodic("ask_unpersisted", "quick", ask_unpersisted, timeout_s=10, seconds=frozenset(range(0, 60, 5))),
     Periodic("reconcile", "slow", reconcile, timeout_s=20, minutes=frozenset(range(1, 60, 10))),
+    Periodic("prune_exports", "slow", documents.prune, timeout_s=30, seconds=frozenset({25})),
     Periodic("prune_log", "slow", prune_log, timeout_s=20, minutes=frozenset(range(2, 60, 10))),
     Periodic("prune_sessions", "slow", prune_sessions, timeout_s=20, minutes=frozenset(range(4, 60, 10))),
     Periodic("prune_idempotency", "slow", prune_idempotency, timeout_s=20, minutes=frozenset(range(8, 60, 10))),

@@ -198,7 +198,7 @@ def _responses(each: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     if each.answers is not None:
         success["content"] = {each.media: {"schema": schemas[each.name, "serialization"]}}
     elif each.media != JSON:
-        success["content"] = {media: {"schema": {"type": "string"}} for media in each.medias}
+        success["content"] = {media: {"schema": {} if media == JSON else {"type": "string"}} for media in each.medias}
     responses = {str(each.status): success}
     if each.later is not None:
         schema = schemas[f"{each.name} later", "serialization"]

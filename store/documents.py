@@ -68,6 +68,17 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A part that is stored: its number (from 1) and tag, where to go on, how many rows and bytes it has."""
+
+    number: int
+    tag: str
+    place: Any
+    rows: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """A place in the list of a user's exports, newest first: what follows is older."""
 
@@ -132,21 +143,34 @@ async def cancel(tx: Tx, user: Address, export_id: str, *, at: datetime) -> Expo
     return None if row is None else _row(row)
 
 
-async def start(conn: Tx | Pool, export_id: str, *, upload: str, total: int | None, at: datetime) -> bool:
-    """Begin to write: `upload` is where its parts go. False when it is not to be written any more."""
-    return bool(await conn.fetchval(SQL["start"], UUID(export_id), upload, total, at))
+async def take(conn: Tx | Pool, export_id: str, run: UUID, *, at: datetime, until: datetime) -> ExportRow | None:
+    """Let one run write an export up to `until`; None when another does, or it is not to be written any more."""
+    row = await conn.fetchrow(SQL["take"], UUID(export_id), run, at, until)
+    return None if row is None else _row(row)
 
 
-async def keep_part(
-    tx: Tx, export_id: str, part: str, *, number: int, place: Any, rows: int, size: int, at: datetime
-) -> bool:
-    """Note that part `number` (from 1) is stored and where to go on; False when it is not to be written any more."""
-    return bool(await tx.fetchval(SQL["keep_part"], UUID(export_id), part, number, place, rows, size, at))
+async def leave(conn: Tx | Pool, export_id: str, run: UUID) -> None:
+    """Let the next run write it."""
+    await conn.execute(SQL["leave"], UUID(export_id), run)
 
 
-async def finish(tx: Tx, export_id: str, *, at: datetime, until: datetime) -> bool:
-    """Say that its object is whole; False when it is not wanted any more."""
-    return bool(await tx.fetchval(SQL["finish"], UUID(export_id), at, until))
+async def start(
+    conn: Tx | Pool, export_id: str, run: UUID, *, upload: str, total: int | None, at: datetime
+) -> ExportRow | None:
+    """Begin from the start: `upload` is where parts go. None when it is not this run's any more."""
+    row = await conn.fetchrow(SQL["start"], UUID(export_id), run, upload, total, at)
+    return None if row is None else _row(row)
+
+
+async def keep_part(tx: Tx, export_id: str, run: UUID, step: Step, *, at: datetime) -> bool:
+    """Note that a part is stored; False when it is not this run's to write any more."""
+    facts = (step.number, step.tag, step.place, step.rows, step.size)
+    return bool(await tx.fetchval(SQL["keep_part"], UUID(export_id), run, *facts, at))
+
+
+async def finish(tx: Tx, export_id: str, run: UUID, *, at: datetime, until: datetime) -> bool:
+    """Say that its object is whole; False when it is not this run's any more."""
+    return bool(await tx.fetchval(SQL["finish"], UUID(export_id), run, at, until))
 
 
 async def fail(tx: Tx, export_id: str, reason: str, *, at: datetime) -> None:

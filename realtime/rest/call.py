@@ -102,10 +102,12 @@ class Download:
     chunks: AsyncIterator[bytes]
     streams: Streams
     headers: Mapping[str, str]
+    holds: bool = True
+    """Whether making it holds a connection to the database."""
 
     def response(self) -> web.StreamResponse:
         """The answer as aiohttp sends it."""
-        return Writing(self.chunks, self.streams, headers=self.headers)
+        return Writing(self.chunks, self.streams, headers=self.headers, holds=self.holds)
 
 
 @dataclass(frozen=True, slots=True)

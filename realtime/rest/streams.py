@@ -46,10 +46,14 @@ class Streams:
 class Writing(web.StreamResponse):
     """A response whose body is made when aiohttp asks for its end, that is after its headers are complete."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], streams: Streams, *, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, chunks: AsyncIterator[bytes], streams: Streams, *, headers: Mapping[str, str], holds: bool = True
+    ) -> None:
+        """`holds`: its making holds a connection to the database, so it needs a turn."""
         super().__init__(status=200, headers=headers)
         self._chunks = cast(AsyncGenerator[bytes], chunks)
         self._streams = streams
+        self._holds = holds
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Write the whole body; raises ConnectionError when it can't be written to its end."""
@@ -70,11 +74,16 @@ class Writing(web.StreamResponse):
         await super().write_eof(data)
 
     async def _write(self) -> None:
+        if not self._holds:
+            return await self._copy()
         async with asyncio.timeout(WAIT_S):
             await self._streams.turns.acquire()
         try:
-            async for chunk in self._chunks:
-                async with asyncio.timeout(self._streams.stall_s):
-                    await self.write(chunk)
+            await self._copy()
         finally:
             self._streams.turns.release()
+
+    async def _copy(self) -> None:
+        async for chunk in self._chunks:
+            async with asyncio.timeout(self._streams.stall_s):
+                await self.write(chunk)

@@ -19,6 +19,9 @@ CREATE TABLE exports (
     upload       text,
     parts        text[] NOT NULL DEFAULT '{}',
     place        jsonb,
+    -- the run that writes it, and until when nobody else may: two would spoil each other's parts
+    run          uuid,
+    run_until    timestamptz,
     rows         bigint NOT NULL DEFAULT 0,
     total_rows   bigint,
     bytes        bigint NOT NULL DEFAULT 0,

@@ -28,19 +28,25 @@ ORDER BY created_at DESC, id DESC LIMIT $4
 UPDATE exports SET status = 'cancelled', updated_at = $3, expires_at = $3
 WHERE user_address = $1 AND id = $2 AND status <> 'cancelled' RETURNING *
 
+-- take --
+-- One run at a time; one that died leaves it to its lease.
+UPDATE exports SET run = $2, run_until = $4, status = 'running', updated_at = $3
+WHERE id = $1 AND status IN ('queued', 'running') AND (run IS NULL OR run_until <= $3) RETURNING *
+
+-- leave --
+UPDATE exports SET run = NULL, run_until = NULL WHERE id = $1 AND run = $2
+
 -- start --
-UPDATE exports SET status = 'running', upload = $2, parts = '{}', place = NULL, rows = 0, bytes = 0, total_rows = $3,
-                   updated_at = $4
-WHERE id = $1 AND status IN ('queued', 'running') RETURNING true
+UPDATE exports SET upload = $3, parts = '{}', place = NULL, rows = 0, bytes = 0, total_rows = $4, updated_at = $5
+WHERE id = $1 AND run = $2 AND status = 'running' RETURNING *
 
 -- keep_part --
--- Only the next one: a worker that was taken for dead may come late.
-UPDATE exports SET parts = parts || $2::text, place = $4, rows = rows + $5, bytes = bytes + $6, updated_at = $7
-WHERE id = $1 AND status = 'running' AND cardinality(parts) = $3::int - 1 RETURNING true
+UPDATE exports SET parts = parts || $4::text, place = $5, rows = rows + $6, bytes = bytes + $7, updated_at = $8
+WHERE id = $1 AND run = $2 AND status = 'running' AND cardinality(parts) = $3::int - 1 RETURNING true
 
 -- finish --
-UPDATE exports SET status = 'done', finished_at = $2, updated_at = $2, expires_at = $3, place = NULL
-WHERE id = $1 AND status = 'running' RETURNING true
+UPDATE exports SET status = 'done', finished_at = $3, updated_at = $3, expires_at = $4, place = NULL, run = NULL
+WHERE id = $1 AND run = $2 AND status = 'running' RETURNING true
 
 -- fail --
 UPDATE exports SET status = 'failed', reason = $2, finished_at = $3, updated_at = $3

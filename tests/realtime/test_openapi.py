@@ -233,8 +233,20 @@ async def account_calls(me: Client, pool: Pool) -> list[tuple[Client, str, str, 
     ]
 
 
-def document_calls(me: Client) -> list[tuple[Client, str, str, Any]]:
+async def document_calls(me: Client, deps: Deps) -> list[tuple[Client, str, str, Any]]:
+    export = f"/v1/exports/{(await me.get('/v1/reports/2026-10?format=json')).json['id']}"
+    await deps.pool.execute("UPDATE exports SET status = 'done'")
+    done = (await me.get(export)).json
+    objects = open_objects(deps.settings)
+    name = await deps.pool.fetchval("SELECT object FROM exports")
+    await objects.put(name, b"{}", media="application/json", public=False)
     return [
+        (me, "GET", "/v1/me/export", None),
+        (me, "GET", "/v1/reports/2026-11", None),
+        (me, "GET", "/v1/exports", None),
+        (me, "GET", export, None),
+        (me, "GET", done["url"], None),
+        (me, "DELETE", export, None),
         (me, "GET", "/v1/transactions/export?format=csv", None),
         (me, "GET", "/v1/transactions/export/columns?format=parquet", None),
     ]
@@ -278,7 +290,7 @@ async def test_every_operation_answers_as_it_is_documented(
             *(await budget_calls(me, pool, id_)),
             *(await account_calls(me, pool)),
             *(await goal_calls(me)),
-            *document_calls(me),
+            *(await document_calls(me, deps)),
             *(await inbox_calls(me, pool)),
             (me, "GET", "/healthz", None),
             (me, "GET", "/readyz", None),

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from config.embedded.children import free_port
 from config.settings import Settings
-from store.objects import IMMUTABLE, Bucket, Folder, Objects, ObjectsAway, open_objects
+from store.objects import IMMUTABLE, PART_BYTES, Bucket, Folder, Objects, ObjectsAway, open_objects
 from tests.store.bucket import SIGNED, bucket
 
 PICTURE = "media/" + "a" * 64 + "-64.webp"
@@ -130,3 +132,58 @@ async def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     await asyncio.gather(*writing)
     assert seen <= {None, *bodies}
     assert files_in(tmp_path) == [PICTURE.removeprefix("media/")]
+
+
+DOCUMENT = "exports/" + "c" * 32 + ".csv"
+
+
+async def whole(objects: Objects, name: str) -> bytes:
+    return b"".join([piece async for piece in objects.pieces(name)])
+
+
+async def test_an_object_in_parts_is_there_when_it_is_finished(objects: Objects, tmp_path: Path) -> None:
+    first, last = os.urandom(PART_BYTES), b"end"
+    upload = await objects.begin(DOCUMENT, media="text/csv")
+    await objects.put_part(DOCUMENT, upload, 1, b"another try" * 600_000)
+    tags = [await objects.put_part(DOCUMENT, upload, n, body) for n, body in ((1, first), (2, last))]
+    with pytest.raises(KeyError):
+        await whole(objects, DOCUMENT)
+    for _ in range(2):  # who finished may die before it can say so
+        await objects.finish(DOCUMENT, upload, tags)
+        assert await whole(objects, DOCUMENT) == first + last
+    if isinstance(objects, Folder):
+        assert files_in(tmp_path / "objects") == [DOCUMENT.split("/")[1]]
+    await objects.delete(DOCUMENT)
+
+
+async def test_an_abandoned_object_leaves_nothing(objects: Objects, tmp_path: Path) -> None:
+    upload = await objects.begin(DOCUMENT, media="text/csv")
+    tag = await objects.put_part(DOCUMENT, upload, 1, b"x")
+    for _ in range(2):
+        await objects.abandon(DOCUMENT, upload)
+    with pytest.raises((ObjectsAway, OSError)):
+        await objects.finish(DOCUMENT, upload, [tag])
+    with pytest.raises(KeyError):
+        await whole(objects, DOCUMENT)
+    assert files_in(tmp_path) == []
+
+
+async def test_an_empty_object_in_parts(objects: Objects) -> None:
+    upload = await objects.begin(DOCUMENT, media="text/csv")
+    await objects.finish(DOCUMENT, upload, [await objects.put_part(DOCUMENT, upload, 1, b"")])
+    assert await whole(objects, DOCUMENT) == b""
+    await objects.delete(DOCUMENT)
+
+
+async def test_a_link_brings_the_object_under_its_name(objects: Objects) -> None:
+    await objects.put(DOCUMENT, b"a,b", media="text/csv", public=False)
+    link = await objects.link(DOCUMENT, called="expendi-x.csv", media="text/csv; charset=utf-8", seconds=900)
+    if isinstance(objects, Folder):
+        assert link is None
+        return
+    assert link is not None
+    async with aiohttp.ClientSession() as session, session.get(URL(link, encoded=True)) as got:
+        assert (got.status, await got.read()) == (200, b"a,b")
+        assert got.headers["Content-Disposition"] == 'attachment; filename="expendi-x.csv"'
+        assert got.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert "X-Amz-Expires=900" in link
