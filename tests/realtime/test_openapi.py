@@ -103,6 +103,7 @@ def test_only_sign_in_chains_and_operations_are_public() -> None:
         "/v1/unsubscribe/{token}",
         "/icons/{name}",
         "/media/{name}",
+        "/v1/exports/{id}/file",
         "/healthz",
         "/readyz",
         "/metrics",
