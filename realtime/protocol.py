@@ -3,7 +3,7 @@
 Stock python-socketio trusts clients. What is different here, each with a contract test in tests/realtime:
 
 - Events named like the library's own (`connect`, `disconnect`, ...) close the socket: the stock server runs handlers.
-- NaN, Infinity and lone surrogates are no JSON (orjson reads); binary packets and attachments close the socket.
+- NaN, Infinity and lone surrogates are no JSON (orjson reads); attachments are few and small (realtime/packets.py).
 - Any packet that the protocol does not have closes the socket, with at most one log line a minute and kind.
 - Events before CONNECT close the socket; the deadline of the handshake runs until CONNECT was answered.
 - The origin is checked against a list at the HTTP handshake, never against X-Forwarded-Host (realtime/peers.py).
@@ -17,7 +17,6 @@ Stock python-socketio trusts clients. What is different here, each with a contra
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -29,87 +28,12 @@ from config import metrics
 from handlers.errors import Problem
 from realtime import frames
 from realtime.engine import EngineServer, Rules
+from realtime.packets import BadPacket, Json, Packet, look
 from realtime.rooms import ROOT, Rooms
 from realtime.wire import Socket
 
-RESERVED = frozenset({"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"})
-"""Names that client libraries emit by themselves; nobody may send them."""
 REFUSAL_GRACE_S = 1.0
 """Time between a refused CONNECT and the end of its connection (s): a client that was told leaves by itself first."""
-
-CONNECT_CHARS = 4096
-"""Characters of a packet of a socket that has not signed in: a token and a position have some 700 at most."""
-PARTS = 256
-"""Arrays and objects (brackets and braces, also those in strings) of one packet: commands have a handful. Each is an
-object that the garbage collector looks at, and 64 KiB hold 20,000 of them."""
-
-_HEAD = re.compile(r"([0-3])(?:(/[^,?]{0,100})(?:\?[^,]*)?(?:,|$))?([0-9]{1,15})?(.*)", re.DOTALL)
-
-
-class BadPacket(ValueError):
-    """Text that is no Socket.IO packet a client may send."""
-
-
-class Json:
-    """orjson under the names that python-socketio calls."""
-
-    @staticmethod
-    def dumps(value: Any, **_: Any) -> str:
-        """Compact JSON text."""
-        return orjson.dumps(value).decode()
-
-    @staticmethod
-    def loads(text: str) -> Any:
-        """Strict JSON; raises ValueError."""
-        return orjson.loads(text)
-
-
-class Packet(packet.Packet):  # type: ignore[misc]  # socketio ships no types
-    """A Socket.IO packet whose decoder takes only what a client may send."""
-
-    json = Json
-    data: Any
-    namespace: str
-
-    def decode(self, encoded_packet: Any) -> int:
-        """Decode text; raises BadPacket. Never has attachments."""
-        found = _HEAD.fullmatch(encoded_packet) if isinstance(encoded_packet, str) else None
-        if found is None:
-            raise BadPacket("not a packet")
-        kind, namespace, number, data = found.groups()
-        self.packet_type = int(kind)
-        self.namespace = namespace or ROOT
-        self.id = int(number) if number else None
-        try:
-            self.data = orjson.loads(data) if data else None
-        except orjson.JSONDecodeError as error:
-            raise BadPacket("not JSON") from error
-        if not self._is_well_formed():
-            raise BadPacket("wrong arguments")
-        return 0
-
-    def _is_well_formed(self) -> bool:
-        data = self.data
-        if self.packet_type == packet.CONNECT:
-            return self.id is None and (data is None or isinstance(data, dict))
-        if self.packet_type == packet.DISCONNECT:
-            return self.id is None and data is None
-        if self.packet_type == packet.ACK:
-            return self.id is not None and isinstance(data, list)
-        return isinstance(data, list) and bool(data) and isinstance(data[0], str) and data[0] not in RESERVED
-
-
-def _look(text: str, *, signed_in: bool) -> None:
-    """Refuse, before anything is parsed, what can't be a packet of this socket; raises BadPacket."""
-    if not text:
-        raise BadPacket("not a packet")
-    if not signed_in:
-        if text[0] != "0" and text[1:2] != "/":
-            raise BadPacket("packet before CONNECT")
-        if len(text) > CONNECT_CHARS:
-            raise BadPacket("CONNECT is too large")
-    if len(text) > PARTS and text.count("[") + text.count("{") > PARTS:
-        raise BadPacket("too many parts")
 
 
 class Gate(Protocol):
@@ -187,12 +111,29 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]  # socketio ship
     def _await_connect(self, socket: Socket) -> None:
         socket.arm(self.eio.rules.handshake_s, lambda: self.eio.refuse(socket, "no CONNECT in time"))
 
-    def _handle_eio_message(self, socket: Socket, text: str) -> None:
+    def _handle_eio_message(self, socket: Socket, message: str | bytes) -> None:
         try:
-            _look(text, signed_in=socket.phase == "in")
-            pkt = Packet(encoded_packet=text)
+            pkt = self._assembled(socket, message)
         except BadPacket as error:
             return self.eio.refuse(socket, str(error))
+        return self._act(socket, pkt) if pkt is not None else None
+
+    def _assembled(self, socket: Socket, message: str | bytes) -> Packet | None:
+        """The packet that a message completes; None while attachments are missing. Raises BadPacket."""
+        pending: Packet | None = socket.assembling
+        if isinstance(message, bytes):
+            if pending is None:
+                raise BadPacket("binary message")
+            pending.attach(message)
+        elif pending is not None:
+            raise BadPacket("text instead of an attachment")
+        else:
+            look(message, signed_in=socket.phase == "in")
+            pending = Packet(encoded_packet=message)
+        socket.assembling = None if pending.is_complete else pending
+        return pending if pending.is_complete else None
+
+    def _act(self, socket: Socket, pkt: Packet) -> None:
         if pkt.namespace != ROOT:
             return self._elsewhere(socket, pkt)
         if pkt.packet_type == packet.CONNECT:

@@ -19,6 +19,7 @@ from engineio.packet import MESSAGE
 from engineio.packet import Packet as EnginePacket
 
 from realtime import frames
+from realtime.body import packets_of
 from realtime.door import HELD_S, Pace
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
     def __init__(self, server: EngineServer, sid: str) -> None:
         super().__init__(server, sid)
         self.owner: Any = None
+        self.assembling: Any = None
+        """A packet whose attachments are still to come."""
         self.phase: Literal["new", "joining", "in", "out"] = "new"
         self.joining: asyncio.Task[None] | None = None
         self.transport: asyncio.Transport | None = None
@@ -212,12 +215,20 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
         """Act on one Engine.IO packet of the client; anything that is not in the protocol ends the session."""
         if packet[:1] == "4":
             self.server.handlers["message"](self, packet[1:])
+        elif packet[:1] == "b" and self.transport is None:
+            self._take_base64(packet[1:])
         elif packet == PONG:
             self.schedule_ping()
         elif packet == CLOSE:
             self.left_by_client = True
             self.end(self.server.reason.CLIENT_DISCONNECT, "theirs" if self.transport is None else "politely")
         else:
+            self.server.refuse(self, "engine packet")
+
+    def _take_base64(self, text: str) -> None:
+        try:
+            self.server.handlers["message"](self, base64.b64decode(text, validate=True))
+        except ValueError:
             self.server.refuse(self, "engine packet")
 
     async def _paced(self, size: int) -> None:
@@ -276,8 +287,7 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
             raise Overlap
         self._posting = True
         try:
-            body = await _bounded(request, self.server.rules.message_bytes)
-            packets = None if body is None else _packets(body)
+            packets = await packets_of(request, self.server.rules.message_bytes)
             if packets is None:
                 self.server.refuse(self, "post body")
             for packet in packets or ():
@@ -354,7 +364,7 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
             if message.type is WSMsgType.TEXT:
                 self.take(message.data)
             elif message.type is WSMsgType.BINARY:
-                self.server.refuse(self, "binary message")
+                self.server.handlers["message"](self, message.data)
             else:
                 break
         if self._goodbye is not None:
@@ -369,27 +379,6 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
             elif message.type is not WSMsgType.PONG:
                 break
             await self._paced(0)
-        if message.type is WSMsgType.TEXT:
+        if message.type in {WSMsgType.TEXT, WSMsgType.BINARY}:
             await self._paced(len(message.data))
         return message
-
-
-def _packets(body: bytes) -> list[str] | None:
-    try:
-        return body.decode().split("\x1e")
-    except UnicodeDecodeError:
-        return None
-
-
-async def _bounded(request: web.Request, limit_bytes: int) -> bytes | None:
-    body = bytearray()
-    if (request.content_length or 0) > limit_bytes:
-        return None
-    try:
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > limit_bytes:
-                return None
-    except (ConnectionError, web.RequestPayloadError):
-        return None
-    return bytes(body)

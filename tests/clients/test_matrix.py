@@ -31,7 +31,7 @@ EVENTS = 8
 
 
 async def one_life(stage: Stage, many: Many, module: str, transports: list[str]) -> None:
-    """Session, snapshot, live events in order, acknowledgements; binary ends that client only."""
+    """Session, snapshot, live events in order, acknowledgements, binary."""
     user = new_user()
     options = {"auth": {"token": f"{user}/s"}, "transports": transports, "reconnection": False}
     client = many.connect(stage.url, module=module, **options)
@@ -50,17 +50,25 @@ async def one_life(stage: Stage, many: Many, module: str, transports: list[str])
     assert await client.call("join_user_room", user) == {"ok": True, "data": {"room": f"user_{user}"}}
     refused = await client.call("join_user_room", new_user())
     assert (refused["ok"], refused["error"]["status"]) == (False, 403)
-    await _binary_ends_the_sender_only(stage, client, witness, user)
-    witness.do("disconnect")
+    await _binary_goes_both_ways(stage, client, witness, user)
+    for each in (client, witness):
+        each.do("disconnect")
 
 
-async def _binary_ends_the_sender_only(stage: Stage, client: Told, witness: Told, user: str) -> None:
-    client.do("binary", name="join_user_room")
-    await client.next("disconnect")
+def _blobs(client: Told) -> list[list[int]]:
+    return [payload["bytes"]["data"] for name, payload in client.events() if name == "blob"]
+
+
+async def _binary_goes_both_ways(stage: Stage, client: Told, witness: Told, user: str) -> None:
+    """No command takes bytes: that is said in the acknowledgement, and the socket goes on."""
+    refused = await client.call_with_bytes("join_user_room")
+    assert (refused["ok"], refused["error"]["code"]) == (False, "invalid_request")
+    await stage.server.server.emit("blob", {"bytes": b"\1\2"}, room=f"user_{user}")
+    await until(lambda: all(_blobs(each) == [[1, 2]] for each in (client, witness)), what="the blob")
     await stage.tell(user)
-    await until(lambda: witness.durable() == list(range(1, EVENTS + 2)), what="the witness goes on")
-    assert witness.is_connected
-    assert client.durable() == list(range(1, EVENTS + 1))
+    await until(
+        lambda: all(each.durable() == list(range(1, EVENTS + 2)) for each in (client, witness)), what="they go on"
+    )
 
 
 @pytest.mark.parametrize("transports", [["websocket"], ["polling"], ["polling", "websocket"]], ids="-".join)

@@ -247,7 +247,7 @@ async def test_a_packet_of_too_many_parts_is_refused_before_it_is_parsed(
 ) -> None:
     async with staged(redis_url) as stage, raw(stage.url) as client:
         await client.connect(token=f"{new_user()}/s")
-        monkeypatch.setattr("realtime.protocol.orjson.loads", lambda _: pytest.fail("it was parsed"))
+        monkeypatch.setattr("realtime.packets.orjson.loads", lambda _: pytest.fail("it was parsed"))
         await client.ws.send_str(sent)
         await client.closed()
 
@@ -257,6 +257,6 @@ async def test_a_stranger_s_packet_is_looked_at_before_it_is_parsed(
     redis_url: str, sent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with staged(redis_url) as stage, raw(stage.url) as client:
-        monkeypatch.setattr("realtime.protocol.orjson.loads", lambda _: pytest.fail("it was parsed"))
+        monkeypatch.setattr("realtime.packets.orjson.loads", lambda _: pytest.fail("it was parsed"))
         await client.ws.send_str(sent)
         await client.closed()

@@ -39,8 +39,9 @@ const commands = {
   call({ c, name, args, id }) {
     sockets.get(c).emit(name, ...args, (answer) => out({ c, is: "answer", id, answer }));
   },
-  binary({ c, name }) {
-    sockets.get(c).emit(name, new Uint8Array([1, 2, 3]).buffer);
+  binary({ c, name, id }) {
+    const bytes = new Uint8Array([1, 2, 3]).buffer;
+    sockets.get(c).emit(name, { userId: bytes }, (answer) => out({ c, is: "answer", id, answer }));
   },
   disconnect({ c }) {
     sockets.get(c).disconnect();
