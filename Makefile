@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help install lint test test-all sim prove-cuts prove-hostile bench bench-ingest bench-deliver bench-decode bench-catchup bench-categorize run demo lock clean
+.PHONY: help install lint test test-all sim prove-cuts prove-hostile bench bench-ingest bench-deliver bench-decode bench-catchup bench-categorize bench-analytics run demo lock clean
 
 help: ## Show what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ bench-catchup: install ## Blocks per second while catching up
 
 bench-categorize: install ## Transactions categorized without a key: speed, memory, held-out accuracy
 	$(BIN)/python -m tests.load.categorize
+
+bench-analytics: install ## Analytics and history over HTTP on five million events of ten thousand users; ten minutes
+	$(BIN)/python -m tests.load.analytics
 
 run: install ## Embedded engines, migrations, the devnet and every process of the Procfile
 	$(BIN)/expendi run
