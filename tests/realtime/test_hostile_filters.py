@@ -56,6 +56,8 @@ TEXTS = (
     "٣",
     "0x" + "f" * 64,
 )
+SHORT = tuple(text for text in TEXTS if len(text) < 100)
+"""Four of these are less than a request line may be long: beyond that aiohttp itself refuses."""
 MOMENTS = (
     "0001-01-01T00:00:00Z",
     "1969-12-31T23:59:59Z",
@@ -198,7 +200,7 @@ async def test_absurd_time_zone_never_reaches_a_figure(me: Client, theirs: Clien
     query=st.dictionaries(
         st.sampled_from(NAMES),
         # No surrogates: they have no bytes.
-        st.one_of(st.text(st.characters(codec="utf-8"), max_size=40), st.sampled_from((*TEXTS, *MOMENTS))),
+        st.one_of(st.text(st.characters(codec="utf-8"), max_size=40), st.sampled_from((*SHORT, *MOMENTS))),
         max_size=4,
     ),
 )
