@@ -14,7 +14,7 @@ from handlers.deps import Deps
 from handlers.errors import Conflict, FieldError, Invalid, PreconditionFailed
 from handlers.goals import Shown, look_at, own
 from handlers.rules.goals import day_of, shown
-from store import categories, log
+from store import categories, log, yields
 from store import goals as rows
 from store.goals import GoalRow, Kind, Link
 from store.postgres import Tx, in_transaction
@@ -193,8 +193,14 @@ async def _found(deps: Deps, tx: Tx, user: Address, goal_id: str, wanted: Wanted
     if wanted.kind == "v2":
         known = wanted.chain_id in deps.chains
         return Link("v2", wanted.chain_id, wanted.id or goal_id) if known and wanted.chain_id is not None else None
-    if wanted.kind != "bucket" or wanted.id is None:
+    if wanted.id is None:
         return None
+    if wanted.kind != "bucket":
+        positions = await yields.positions_of(tx, [user])
+        one = next((p for p in positions if (p.position_id, p.kind) == (wanted.id, wanted.kind)), None)
+        if one is None or one.chain_id not in deps.chains or wanted.chain_id not in (None, one.chain_id):
+            return None
+        return Link(wanted.kind, one.chain_id, one.position_id)
     head = wanted.id.partition(":")[0]
     chain_id = int(head) if head.isascii() and head.isdigit() and len(head) <= 18 else 0
     if chain_id not in deps.chains or wanted.chain_id not in (None, chain_id):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +15,7 @@ from handlers.events import GoalMilestone, GoalUpdate, UnreadCount
 from handlers.rules import savings
 from handlers.rules.book import Book
 from handlers.rules.goals import (
+    POSITIONS,
     Corrected,
     Looked,
     Measured,
@@ -30,7 +31,7 @@ from handlers.rules.goals import (
 from handlers.rules.ids import event_id
 from handlers.rules.inbox import Inbox, unread_body
 from handlers.rules.prices import Prices
-from store import cursors, log, notifications, pushes
+from store import accounts, cursors, log, notifications, pushes, yields
 from store import goals as rows
 from store import prices as feeds
 from store.cursors import RevertedBlock
@@ -38,6 +39,7 @@ from store.goals import GoalRow, Key
 from store.log import Counter, Told
 from store.postgres import Pool, Tx, in_transaction
 from store.records import Address, Draft, Frame
+from store.yields import PositionKey
 
 Shown = Mapping[str, object]
 
@@ -94,10 +96,14 @@ async def block(deps: Deps, user: Address) -> dict[str, object]:
 async def after_block(tx: Tx, book: Book) -> None:
     """Look at the goals of a block's users once its rows are written; asks nothing for users without goals."""
     users = [user for user, purse in book.purses.items() if purse.has_goals]
-    if not users:
+    drifted = {key.user for key in book.holdings.drifted} - book.purses.keys()
+    if not users and not drifted:
         return
     chain_id = book.chain.id
-    goals = [g for g in await rows.of_users(tx, users) if g.link is not None and g.link.chain_id == chain_id]
+    found = await rows.of_users(tx, [*users, *drifted])
+    goals = [goal for goal in found if goal.link is not None and goal.link.chain_id == chain_id]
+    alone = {goal.user for goal in goals} - book.purses.keys()  # nothing of theirs but a price moved
+    book.inboxes = {**book.inboxes, **await _inboxes(tx, alone)}
     behind = await _measure(tx, goals, {chain_id: book.chain}, book.prices)
     occasion = Occasion(book.now, {chain_id: book.block.number}, book.cause, chain_id)
     looks = [look(goal, behind[goal.key], occasion, book.inboxes[goal.user]) for goal in goals]
@@ -129,6 +135,8 @@ async def after_revert(
         undoing = Undoing(chain.id, block.ref.number, cause, updates.get(goal.key, ()))
         made.setdefault(goal.user, []).append(undo(goal, behind[goal.key], undoing, at=now))
     await _correct(tx, [each for every in made.values() for each in every])
+    savers = {g.user for g in goals if g.active and g.link and g.link.chain_id == chain.id}
+    await accounts.add_missing(tx, chain.id, block.parent.number, [(user, "savings") for user in sorted(savers)])
     return made
 
 
@@ -190,20 +198,26 @@ async def look_at(
     """Look at one user's goals (after, before) by what is behind them now, save them, and append what is told."""
     (user,) = counters
     goals = [after for after, _ in changes]
-    inbox = Inbox(
-        user,
-        (await notifications.allowed(tx, [user]))[user],
-        (await notifications.unread(tx, [user]))[user],
-    )
+    inbox = (await _inboxes(tx, [user]))[user]
     behind = await _measure(tx, goals, deps.chains, Prices(await feeds.latest(tx)))
     heights = {chain_id: cursor.number for chain_id, cursor in (await cursors.cursors(tx)).items()}
     occasion = Occasion(now, heights)
     looks = [look(goal, behind[goal.key], occasion, inbox, before=before) for goal, before in changes]
     await _save(tx, looks, [before for _, before in changes if before is not None], at=now)
+    linked = {g.link.chain_id for g, before in changes if g.link and (before is None or before.link != g.link)}
+    for chain_id in sorted(linked):
+        await accounts.add_missing(tx, chain_id, heights.get(chain_id, 0), [(user, "savings")])
     await notifications.record(tx, inbox.kept)
     frames = await log.append(tx, counters, [draft for each in looks for draft in each.drafts], at=now)
     await pushes.record(tx, inbox.intents, at=now, hold_s=deps.settings.push_hold_s)
     return [each.goal for each in looks], frames
+
+
+async def _inboxes(tx: Tx, users: Collection[Address]) -> dict[Address, Inbox]:
+    if not users:
+        return {}
+    allowed, unread = await notifications.allowed(tx, users), await notifications.unread(tx, users)
+    return {user: Inbox(user, allowed[user], unread[user]) for user in users}
 
 
 async def _measure(
@@ -211,9 +225,15 @@ async def _measure(
 ) -> dict[Key, Measured]:
     """What is behind these goals now; amounts on other chains than these stay as they were."""
     held = await rows.held(tx, goals)
+    investors = sorted({goal.user for goal in goals if goal.link and goal.link.kind in POSITIONS})
+    positions = {one.key: one for one in await yields.positions_of(tx, investors)} if investors else {}
     return {
         goal.key: measured(
-            goal, held.get(goal.key, ()), chain=chains.get(goal.link.chain_id) if goal.link else None, prices=prices
+            goal,
+            held.get(goal.key, ()),
+            chain=chains.get(goal.link.chain_id) if goal.link else None,
+            prices=prices,
+            position=positions.get(PositionKey(goal.user, goal.link.id)) if goal.link else None,
         )
         for goal in goals
     }

@@ -20,12 +20,17 @@ from handlers.rules.inbox import Inbox, told_id
 from handlers.rules.money import RATIO_PLACES, dollars
 from handlers.rules.periods import iso
 from handlers.rules.prices import EXACT, Prices
-from store.goals import GoalRow, Link, MilestoneRow
+from handlers.rules.wire import ratio
+from store.goals import GoalRow, Kind, Link, MilestoneRow
 from store.notifications import Notice
 from store.records import Address, Draft
+from store.yields import Position
 
 MILESTONES = (25, 50, 75, 100)
 """Percent of the target."""
+
+POSITIONS: Collection[Kind] = ("lock", "vault")
+"""Links whose money is in a position."""
 
 MILESTONE_KIND = "goal_milestone"
 
@@ -80,15 +85,35 @@ class Undoing:
     """Ids of what the block told that is certainly gone: its `goal_update` events."""
 
 
-def measured(goal: GoalRow, held: Iterable[tuple[Address, int]], *, chain: Chain | None, prices: Prices) -> Measured:
+def measured(
+    goal: GoalRow,
+    held: Iterable[tuple[Address, int]],
+    *,
+    chain: Chain | None,
+    prices: Prices,
+    position: Position | None = None,
+) -> Measured:
     """What is behind a goal; of one kept by hand, or on a chain that left the table, what there was."""
     if goal.link is None or chain is None:
         return Measured(goal.current, goal.unpriced, goal.yield_earned, goal.apy)
+    if goal.link.kind in POSITIONS:
+        return _invested(position, chain, prices)
     values = [prices.usd(chain, token, raw) for token, raw in held]
     amount = Decimal(0)
     for value in values:
         amount = EXACT.add(amount, value or Decimal(0))
     return Measured(amount, unpriced=values.count(None))
+
+
+def _invested(position: Position | None, chain: Chain, prices: Prices) -> Measured:
+    """A position as it was told last, at these prices; nothing where a reorg took it away."""
+    if position is None:
+        return Measured(Decimal(0))
+    value, earned = (
+        None if raw is None else prices.usd(chain, position.asset, raw) for raw in (position.value, position.earned)
+    )
+    unpriced = int(value is None and position.is_open)
+    return Measured(value or Decimal(0), unpriced, earned, position.apy if position.is_open else None)
 
 
 # How a goal stands -------------------------------------------------------------------------------------------------
@@ -164,12 +189,6 @@ def resource(goal: GoalRow, today: date) -> dict[str, object]:
 def shown(goal: GoalRow, now: datetime) -> dict[str, object]:
     """A goal as it goes on the wire now."""
     return resource(goal, day_of(now, goal.time_zone))
-
-
-def ratio(part: Decimal) -> str:
-    """A ratio as text without needless zeros."""
-    text = f"{part:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _link(link: Link | None) -> dict[str, object] | None:

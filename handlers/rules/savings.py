@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from decimal import ROUND_CEILING, Decimal
 
-from handlers.rules.goals import days_remaining, on_track, ratio, resource
-from handlers.rules.money import RATIO_PLACES, dollars
+from handlers.rules.goals import days_remaining, on_track, resource
+from handlers.rules.money import dollars
 from handlers.rules.prices import EXACT
+from handlers.rules.wire import ratio
 from store.goals import GoalRow
 
 CENT = Decimal("0.01")
@@ -33,7 +34,7 @@ def average_apy(goals: Iterable[GoalRow]) -> str | None:
     if whole == 0:
         return None
     weighted = _sum(EXACT.multiply(value, apy) for value, apy in earning)
-    return ratio(EXACT.divide(weighted, whole).quantize(Decimal(1).scaleb(-RATIO_PLACES), context=EXACT))
+    return ratio(EXACT.divide(weighted, whole))
 
 
 def insights(goals: Sequence[GoalRow], today: date) -> list[dict[str, object]]:
