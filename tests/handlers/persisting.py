@@ -61,6 +61,28 @@ async def persisted(analytics: Analytics) -> list[tuple[Any, ...]]:
     )
 
 
+async def hours(analytics: Analytics) -> list[tuple[Any, ...]]:
+    """What the aggregating view says."""
+    return await analytics.rows(
+        """SELECT user_id, chain_id, category_id, toUnixTimestamp(hour) AS at,
+                  sumMerge(total_spent), countMerge(transaction_count)
+           FROM hourly_spending GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
+    )
+
+
+async def folded(pool: Pool) -> list[tuple[Any, ...]]:
+    """What it should say."""
+    rows = await pool.fetch(
+        """SELECT t.user_address, t.chain_id, coalesce(category_id::text, ''),
+                  extract(epoch FROM date_trunc('hour', block_time, 'UTC'))::bigint,
+                  sum(usd), count(*)
+           FROM transactions AS t LEFT JOIN transaction_categories AS a
+               ON a.user_address = t.user_address AND a.transaction_id = t.id
+           WHERE canonical AND role = 'owner' AND type = 'spend' GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
+    )
+    return [tuple(row) for row in rows]
+
+
 def two_users_one_log(**overrides: Any) -> list[TransactionRow]:
     owner, delegate = make_address("owner"), make_address("delegate")
     return [

@@ -18,7 +18,7 @@ from store.clickhouse import Analytics
 from store.postgres import Pool
 from store.records import TransactionRow
 from tests.factories import make_address, make_hash, make_transaction
-from tests.handlers.persisting import canonical, change_rows, commit_block, persisted, revert_block
+from tests.handlers.persisting import canonical, change_rows, commit_block, folded, hours, persisted, revert_block
 
 MONTHS = (
     datetime(2026, 9, 30, 23, 59, 59, tzinfo=UTC),
@@ -56,26 +56,6 @@ async def persist_all(pool: Pool, analytics: Analytics) -> None:
 async def rebuild(pool: Pool, analytics: Analytics, **scope: Any) -> list[Progress]:
     async with aclosing(refill.run(pool, analytics, **scope)) as steps:
         return [progress async for progress in steps]
-
-
-async def hours(analytics: Analytics) -> list[tuple[Any, ...]]:
-    return await analytics.rows(
-        """SELECT user_id, chain_id, category_id, toUnixTimestamp(hour) AS at,
-                  sumMerge(total_spent), countMerge(transaction_count)
-           FROM hourly_spending GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
-    )
-
-
-async def folded(pool: Pool) -> list[tuple[Any, ...]]:
-    rows = await pool.fetch(
-        """SELECT t.user_address, t.chain_id, coalesce(category_id::text, ''),
-                  extract(epoch FROM date_trunc('hour', block_time, 'UTC'))::bigint,
-                  sum(usd), count(*)
-           FROM transactions AS t LEFT JOIN transaction_categories AS a
-               ON a.user_address = t.user_address AND a.transaction_id = t.id
-           WHERE canonical AND role = 'owner' AND type = 'spend' GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
-    )
-    return [tuple(row) for row in rows]
 
 
 async def tables_left(analytics: Analytics) -> list[str]:

@@ -41,14 +41,14 @@ def settings(make_settings: MakeSettings, private_valkey: Valkey, private_clickh
 
 
 @contextmanager
-def worker(settings: Settings, log: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+def worker(settings: Settings, log: Path, *words: str, module: str = "jobs") -> Iterator[subprocess.Popen[bytes]]:
     """`python -m jobs quick`, or what `words` say, as a process of its own."""
     given = {"database_url", "redis_url", "clickhouse_url", "data_dir", "chains_file"}
     env = {variable(name): str(getattr(settings, name)) for name in given} | {"PATH": os.environ["PATH"]}
     env[variable("secret_key")] = settings.secret_key.get_secret_value()
     env[variable("log_level")] = "debug"
     with log.open("ab") as out:
-        command = [sys.executable, "-m", "jobs", *(words or ("quick",))]
+        command = [sys.executable, "-m", module, *(words or ("quick",))]
         child = spawn(Launch(command, cwd=ROOT, env=env), output=out)
         try:
             yield child
