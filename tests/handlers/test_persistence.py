@@ -23,7 +23,16 @@ from store.persistence import Persisted
 from store.postgres import Pool, connect
 from store.records import BlockRef, TransactionRow
 from tests.factories import insert_block, insert_transactions, make_address, make_hash, make_transaction
-from tests.handlers.persisting import canonical, change_rows, commit_block, persisted, revert_block, two_users_one_log
+from tests.handlers.persisting import (
+    canonical,
+    change_rows,
+    commit_block,
+    folded,
+    hours,
+    persisted,
+    revert_block,
+    two_users_one_log,
+)
 
 STEPS = ("batch", "insert", "finish", "commit", "look")
 
@@ -101,8 +110,23 @@ async def test_killed_at_any_step_it_is_run_again_without_loss_or_double(
     await work(pool, analytics)
     assert await unpersisted(pool) == 0
     assert await persisted(analytics) == await canonical(pool)
-    hourly = "SELECT sum(c) FROM (SELECT countMerge(transaction_count) AS c FROM hourly_spending)"
-    assert await analytics.rows(hourly) == [(2,)]  # the owner's two rows, though inserted up to twice
+    assert await hours(analytics) == await folded(pool)  # though they were inserted up to twice
+
+
+async def test_batch_tried_again_is_the_same_whatever_was_committed_since(
+    pool: Pool, analytics: Analytics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two_blocks()
+    await commit_block(pool, first)
+    (claim,) = await claims(pool)
+    with monkeypatch.context() as patch:
+        kill_at(patch, "insert", "after")
+        with pytest.raises(Killed):
+            await persistence.persist(pool, analytics, claim)
+    await commit_block(pool, second)
+    await work(pool, analytics)
+    assert await persisted(analytics) == await canonical(pool)
+    assert await hours(analytics) == await folded(pool)  # the view has counted nothing twice
 
 
 def kill_at(patch: pytest.MonkeyPatch, step: str, where: str) -> None:
@@ -167,7 +191,7 @@ async def test_random_forks_kills_and_late_inserts_end_in_the_canonical_ledger(
     tip: list[TransactionRow] | None = None
     late: list[stored.Batch] = []
     for _ in range(40):
-        act = chance.randrange(4)
+        act = chance.randrange(5)
         if act == 0 and tip is not None:
             await revert_block(pool, tip[0])
             tip = None
@@ -177,6 +201,8 @@ async def test_random_forks_kills_and_late_inserts_end_in_the_canonical_ledger(
         elif act == 1:  # a worker reads a block and is then held up for a while
             batch = await stored.next_batch(conn, 8453, about=chance.choice([1, 100]))
             late += [batch] if batch is not None else []
+        elif act == 3:
+            await categorize(pool, forks[0][0], chance.choice(SLUGS))
         elif act == 2 and late:
             batch = late.pop(chance.randrange(len(late)))
             await stored.insert(analytics, [persistence.event(row) for row in batch.rows], token=batch.token)
@@ -323,9 +349,11 @@ async def test_category_changed_while_the_block_is_not_persisted_and_through_a_r
     assert await persisted(analytics) == await canonical(pool)
 
 
+SLUGS = ("food", "transport", "shopping", "entertainment", "health")
+
+
 def category_of(slug: str) -> str:
-    number = ["food", "transport", "shopping", "entertainment", "health"].index(slug) + 1
-    return f"00000000-0000-4000-8000-{number:012}"
+    return f"00000000-0000-4000-8000-{SLUGS.index(slug) + 1:012}"
 
 
 async def categorize(pool: Pool, row: TransactionRow, slug: str) -> None:

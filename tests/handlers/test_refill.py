@@ -12,9 +12,12 @@ import pytest
 
 from handlers import persistence, refill
 from handlers.refill import Progress
+from store import budgets
 from store import persistence as stored
 from store import refill as tables
+from store.budgets import AssignedRow
 from store.clickhouse import Analytics
+from store.persistence import TransactionEvent
 from store.postgres import Pool
 from store.records import TransactionRow
 from tests.factories import make_address, make_hash, make_transaction
@@ -122,6 +125,26 @@ async def test_changes_between_every_two_steps_are_in_both_tables(pool: Pool, an
             number += 1
     assert number > 15
     assert await persisted(analytics) == await canonical(pool)
+
+
+@pytest.mark.usefixtures("history")
+async def test_row_that_changes_between_being_read_and_copied_keeps_its_newer_state(
+    pool: Pool, analytics: Analytics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, row, last = refill._insert, block(2)[0], iter(range(1, 9))
+
+    async def insert_late(analytics: Analytics, events: list[TransactionEvent]) -> None:
+        category = f"00000000-0000-4000-8000-00000000000{next(last)}"
+        given = AssignedRow(row.user, row.id, category, Decimal(1), "manual", "", 1)
+        async with pool.acquire() as tx, tx.transaction():
+            await budgets.save_assigned(tx, [given])
+        await persist_all(pool, analytics)
+        await real(analytics, events)
+
+    monkeypatch.setattr(refill, "_insert", insert_late)
+    await rebuild(pool, analytics)
+    assert await persisted(analytics) == await canonical(pool)
+    assert await analytics.rows("SELECT count() FROM transaction_events FINAL WHERE category_id != ''") == [(1,)]
 
 
 @pytest.mark.usefixtures("history")
