@@ -1,4 +1,4 @@
-"""Filling ClickHouse's tables anew beside the old ones, and putting them in place month by month (docs/adr/0009)."""
+"""Filling ClickHouse's tables anew beside the old ones, and putting them in place month by month (docs/adr/0011)."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def made(folder: Path) -> Project:
-    for package in ("store", "watchers", "watchers/devnet", "realtime", "jobs"):
+    for package in ("store", "watchers", "watchers/devnet", "realtime", "jobs", "jobs/analytics"):
         (folder / package).mkdir()
         (folder / package / "__init__.py").touch()
         (folder / package / "__main__.py").write_text(STUB)
@@ -156,6 +156,8 @@ def test_other_verbs_use_the_running_engines(running: tuple[Project, str, set[in
     assert code == 3
     assert project.run("backfill", "--chain", "31337", "--help")[0] == 0
     assert project.calls()[-1]["verbs"] == ["backfill", "--chain", "31337", "--help"]
+    assert project.run("analytics", "rebuild", "--help")[0] == 0
+    assert project.calls()[-1]["verbs"] == ["rebuild", "--help"]
 
 
 def test_doctor_names_what_answers_without_passwords(running: tuple[Project, str, set[int]]) -> None:
