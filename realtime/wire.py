@@ -239,9 +239,17 @@ class Socket(AsyncSocket):  # type: ignore[misc]  # engineio ships no types
         elif self._pace.held_s > HELD_S:
             self.server.refuse(self, "too many packets")
         elif wait_s is not None:
-            if self._intake is not None:
-                self._intake.pause_reading()  # aiohttp goes on as soon as it is asked for the next message
-            await asyncio.sleep(wait_s)
+            await self._hold_back(wait_s)
+
+    async def _hold_back(self, wait_s: float) -> None:
+        """Let `wait_s` pass, and read nothing more meanwhile: what was read already is enough to go on with."""
+        if self._intake is None:
+            return await asyncio.sleep(wait_s)
+        self._intake.pause_reading()
+        try:
+            return await asyncio.sleep(wait_s)
+        finally:
+            self._intake.resume_reading()
 
     # -- polling -------------------------------------------------------------------------------------------------------
 

@@ -247,9 +247,11 @@ async def test_a_packet_of_too_many_parts_is_refused_before_it_is_parsed(
 ) -> None:
     async with staged(redis_url) as stage, raw(stage.url) as client:
         await client.connect(token=f"{new_user()}/s")
-        monkeypatch.setattr("realtime.packets.orjson.loads", lambda _: pytest.fail("it was parsed"))
+        parsed: list[str] = []
+        monkeypatch.setattr("realtime.packets.orjson.loads", parsed.append)
         await client.ws.send_str(sent)
         await client.closed()
+        assert not parsed
 
 
 @pytest.mark.parametrize("sent", ['42["e"]', "40" + '{"token":"' + "x" * 5000 + '"}'])
@@ -257,6 +259,44 @@ async def test_a_stranger_s_packet_is_looked_at_before_it_is_parsed(
     redis_url: str, sent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with staged(redis_url) as stage, raw(stage.url) as client:
-        monkeypatch.setattr("realtime.packets.orjson.loads", lambda _: pytest.fail("it was parsed"))
+        parsed: list[str] = []
+        monkeypatch.setattr("realtime.packets.orjson.loads", parsed.append)
         await client.ws.send_str(sent)
         await client.closed()
+        assert not parsed
+
+
+async def test_attachments_are_paced_as_packets_are(redis_url: str) -> None:
+    async with staged(redis_url) as stage, raw(stage.url) as client:
+        await client.connect(token=f"{new_user()}/s")
+        (session,) = stage.server.server.eio.sockets.values()
+        before = session._pace.taken
+        await client.ws.send_str('452-["e"]')
+        for _ in range(2):
+            await client.ws.send_bytes(bytes(10 * 1024))
+        await until(lambda: session._pace.taken == before + 1 + 2 * 11)
+
+
+async def test_a_socket_is_read_on_however_much_it_has_sent_in_its_life(redis_url: str) -> None:
+    """One packet at a time, as pongs and commands come, past every bound of a turn and of a burst."""
+    async with staged(redis_url) as stage, raw(stage.url) as client:
+        await client.connect(token=f"{new_user()}/s")
+        await client.event("snapshot")
+        (session,) = stage.server.server.eio.sockets.values()
+        for number in range(PACKETS_BURST + 2 * TURN_PACKETS):
+            await client.ws.send_str("3")
+            await until(lambda number=number: session._pace.taken > number)  # type: ignore[misc]  # bound at once
+            session._pace._through = 0.0  # as if each came much later
+        assert (await client.call("ack", {"seq": 0}))["ok"]
+
+
+async def test_the_end_of_a_socket_is_seen_right_after_its_turn(redis_url: str) -> None:
+    async with staged(redis_url) as stage, raw(stage.url) as client:
+        await client.connect(token=f"{new_user()}/s")
+        (session,) = stage.server.server.eio.sockets.values()
+        while session._pace._in_turn:
+            before = session._pace.taken
+            await client.ws.send_str("3")
+            await until(lambda before=before: session._pace.taken > before)  # type: ignore[misc]  # bound at once
+        await client.ws.close()
+        await until(stage.nothing_is_left, 3)

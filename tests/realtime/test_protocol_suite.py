@@ -15,6 +15,7 @@ import aiohttp
 import orjson
 import pytest
 
+from config import metrics
 from realtime.packets import ATTACHED_BYTES, ATTACHMENTS
 from tests.realtime.plain import CUSTOM, plain, polling, websocket
 from tests.waiting import until
@@ -306,9 +307,12 @@ async def test_an_invalid_packet_closes_the_connection(packets: list[str | bytes
     """Formats, acknowledgement numbers, attachments that are too many, too large, misplaced or missing."""
     async with plain(ping_interval_s=30) as (_, url), websocket(url) as spoken:
         await spoken.join()
+        closed = metrics.SOCKETS_CLOSED.labels("bad_packet")._value
+        before = closed.get()
         await spoken.say(*packets)
         while (heard := await spoken.hear()) is not None:
             assert heard in {TWO.replace("message", "message-back"), b"x"}
+        assert closed.get() == before + 1, "it ended otherwise than by a refusal"
 
 
 def test_the_base64_of_these_tests_is_what_they_say() -> None:
