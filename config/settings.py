@@ -174,6 +174,8 @@ class Settings(BaseModel):
     """How often open positions are valued and, where their yield moved, told (blocks); 150 are five minutes on Base."""
     yield_step_usd: UsdAmount = Decimal("0.01")
     """How far a position's yield has to move by itself to be told (US dollars): what a client shows is cents."""
+    yield_evening_hour: int = Field(default=20, ge=0, le=23)
+    """Hour of each user's own clock from which the day's yield is told (hours): when people look back on a day."""
     rpc_timeout_s: float = Field(default=10.0, gt=0)
     """Time one JSON-RPC call may take (s)."""
     price_every_blocks: int = Field(default=150, ge=1)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal, localcontext
 from zoneinfo import ZoneInfo
 
 import orjson
 
 from handlers import budgets as budgeting
+from handlers import portfolio
 from handlers.analytics import as_of
 from handlers.deps import Figures
 from handlers.errors import Unauthenticated
+from handlers.portfolio import Held
+from handlers.rules import portfolio as investments
 from handlers.rules import savings
 from handlers.rules import summary as rules
 from handlers.rules.forecast import PRECISION
@@ -27,6 +30,7 @@ from handlers.rules.money import dollars
 from handlers.rules.month_budget import Budget
 from handlers.rules.prices import Prices
 from handlers.rules.summary import Flows, Spans, Total
+from handlers.rules.yields import totals
 from store import analytics, goals, people, persistence, prices, spending
 from store.analytics import Flow
 from store.answers import Question
@@ -44,6 +48,7 @@ class _State:
     looks: Mapping[str, Look]
     prices: Prices
     goals: Sequence[GoalRow]
+    held: Held
 
 
 async def read(figures: Figures, user: Address) -> Mapping[str, object]:
@@ -55,20 +60,21 @@ async def read(figures: Figures, user: Address) -> Mapping[str, object]:
     persisted = await persistence.persisted(figures.deps.pool, user)
     spans = rules.spans(now, zone)
     state, flows = await asyncio.gather(
-        _state(figures, user, now), _flows(figures, user, spans, version=persisted.version)
+        _state(figures, user, spans, now), _flows(figures, user, spans, version=persisted.version)
     )
     with localcontext(prec=PRECISION):
-        told = _told(figures, state, flows, spans, now.astimezone(zone).date())
+        told = _told(figures, state, flows, spans, now, zone)
     return {**told, "timeZone": zone.key, "asOfBlock": as_of(persisted)}
 
 
-async def _state(figures: Figures, user: Address, now: datetime) -> _State:
+async def _state(figures: Figures, user: Address, spans: Spans, now: datetime) -> _State:
     async with frozen(figures.deps.pool) as tx:
         balances = await spending.balances_of(tx, None, [user])
         purse = (await budgeting.load(tx, [user], at=now, cdn_url=figures.deps.settings.cdn_url)).get(user)
         newest = Prices(await prices.latest(tx))
         saved = await goals.of_users(tx, [user])
-    return _State(balances, purse.budgets if purse else (), purse.looks if purse else {}, newest, saved)
+        held = await portfolio.load(tx, figures.deps, user, month=spans.month, now=now)
+    return _State(balances, purse.budgets if purse else (), purse.looks if purse else {}, newest, saved, held)
 
 
 async def _flows(figures: Figures, user: Address, spans: Spans, *, version: int) -> Flows:
@@ -89,19 +95,27 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, Decimal) else value
 
 
-def _told(figures: Figures, state: _State, flows: Flows, spans: Spans, today: date) -> dict[str, object]:
-    balance = rules.worth(state.balances, figures.deps.chains, state.prices)
+def _told(
+    figures: Figures, state: _State, flows: Flows, spans: Spans, now: datetime, zone: ZoneInfo
+) -> dict[str, object]:
+    today, held, chains = now.astimezone(zone).date(), state.held, figures.deps.chains
+    balance = rules.worth(state.balances, chains, state.prices)
     saved = rules.kept_elsewhere(state.goals)
-    income = Total()
-    unpriced = rules.summed((balance, saved, income, flows.expenses, flows.deposits)).unpriced
+    sums = totals(each.position for each in held.portfolio.holdings)
+    invested = Total(sums.value, sums.unpriced)
+    there = rules.summed((balance, saved, invested))
+    unpriced = rules.summed((there, held.monthly, flows.expenses, flows.deposits)).unpriced
     own = rules.insights(flows, state.budgets, unpriced=unpriced)
     return {
-        "totalNetWorth": dollars(rules.summed((balance, saved)).usd),
-        "monthlyFlow": rules.monthly_flow(flows, income, spans.month),
+        "totalNetWorth": dollars(there.usd),
+        "monthlyFlow": rules.monthly_flow(flows, held.monthly, spans.month),
         "accounts": {
             "spending": rules.spending(balance, flows, state.budgets, state.looks),
+            "investment": investments.block(held.portfolio, held.monthly, chains=chains, prices=state.prices),
             "savings": savings.block(state.goals, today),
         },
-        "insights": rules.by_priority([*own, *savings.insights(state.goals, today)]),
+        "insights": rules.by_priority(
+            [*own, *investments.insights(held.portfolio, now), *savings.insights(state.goals, today)]
+        ),
         "unpriced": unpriced,
     }

@@ -27,6 +27,7 @@ from handlers.rules.prices import Prices
 from handlers.rules.yields import (
     apy,
     is_step,
+    priced,
     totals,
     valued,
     window_start,
@@ -95,7 +96,7 @@ async def drifted(tx: Tx, chain: Chain, values: Values, *, number: int, prices: 
         value = values.of(told)
         if value is None or (told.value is not None and number - told.as_of_block < step.blocks):
             continue
-        if is_step(told, _priced(valued(told, value), chain, prices), step_usd=step.usd):
+        if is_step(told, priced(valued(told, value), chain, prices), step_usd=step.usd):
             due.append(told)
     return due
 
@@ -129,7 +130,7 @@ async def settle(tx: Tx, book: Book) -> None:
             as_of_block=number,
             as_of=at,
         )
-        holdings.positions[now.key] = _priced(now, book.chain, book.prices)
+        holdings.positions[now.key] = priced(now, book.chain, book.prices)
     for user in dict.fromkeys(one.user for one in moved):
         mine = [holdings.positions[one.key] for one in moved if one.user == user]
         body = told_body(mine, holdings.of(user), chain=book.chain, prices=book.prices)
@@ -140,7 +141,7 @@ def told_body(
     moved: Sequence[Position], every: Iterable[Position], *, chain: Chain, prices: Prices
 ) -> dict[str, object]:
     """Payload of `yield_update`: what moved, and the user's totals over all chains."""
-    return _body([wire.position(one, chain=chain, prices=prices) for one in moved], every)
+    return update_body([wire.position(one, chain=chain, prices=prices) for one in moved], every)
 
 
 def corrected_body(
@@ -151,10 +152,11 @@ def corrected_body(
     for position in told:
         row = again.get(str(position["positionId"]))
         shown.append(wire.position(row, chain=chain, prices=prices) if row else wire.without(position))
-    return _body(shown, again.values())
+    return update_body(shown, again.values())
 
 
-def _body(shown: Sequence[Mapping[str, object]], every: Iterable[Position]) -> dict[str, object]:
+def update_body(shown: Sequence[Mapping[str, object]], every: Iterable[Position]) -> dict[str, object]:
+    """Payload of `yield_update`: these positions as they are shown, and the totals of all."""
     sums = totals(every)
     return {
         "totalYield": dollars(sums.earned),
@@ -186,10 +188,3 @@ async def save_prices(tx: Tx, block: DecodedBlock, *, values: Values, opened: bo
             moved.add(lock_position_id(block.chain_id, event.emitter, event.lock_id))
     ref = BlockRef(block.number, block.hash)
     await yields.record_prices(tx, block.chain_id, ref, block.time, prices, moved=moved)
-
-
-def _priced(position: Position, chain: Chain, prices: Prices) -> Position:
-    """With its value and yield in dollars; None where the asset has no price."""
-    usd = None if position.value is None else prices.usd(chain, position.asset, position.value)
-    earned = None if position.earned is None else prices.usd(chain, position.asset, position.earned)
-    return replace(position, value_usd=usd, yield_usd=earned)

@@ -18,7 +18,7 @@ from arq.cron import CronJob, cron
 from arq.typing import WorkerCoroutine
 
 from config import keys, metrics
-from handlers import budgets, goals, month_profiles, reconciliation
+from handlers import budgets, earnings, goals, month_profiles, reconciliation
 from jobs import digests, documents, email, push
 from jobs.images import sweep_uploads
 from jobs.job import Tools
@@ -38,6 +38,8 @@ PROFILES_AT_ONCE = 100
 """Users whose months are read by one query: half a year of each."""
 DAYS_AT_ONCE = 200
 """Users whose goals are looked at for a new day between two looks at the clock."""
+EVENINGS_AT_ONCE = 200
+"""Users whose day's yield is computed by one round of queries."""
 PRUNE_BATCH = 2000
 """Rows deleted by one statement: few enough that nobody waits for its locks."""
 PRUNE_BUDGET_S = 10.0
@@ -73,6 +75,11 @@ async def learn_months(tools: Tools) -> int:
 async def begin_days(tools: Tools) -> int:
     """Look at goals whose user's day has ended: the days that are left, and what prices have made of them."""
     return await _batches(lambda: goals.begin_days(tools.deps, limit=DAYS_AT_ONCE))
+
+
+async def tell_evenings(tools: Tools) -> int:
+    """Tell users whose evening has begun what their investments earned today."""
+    return await _batches(lambda: earnings.tell_evenings(tools.deps, limit=EVENINGS_AT_ONCE))
 
 
 async def ask_unpersisted(tools: Tools) -> int:
@@ -127,6 +134,7 @@ SCHEDULE = (
     Periodic("begin_months", "quick", begin_months, timeout_s=20, seconds=frozenset({0, 20, 40})),
     Periodic("learn_months", "slow", learn_months, timeout_s=20, minutes=frozenset(range(1, 60, 5))),
     Periodic("begin_days", "quick", begin_days, timeout_s=20, seconds=frozenset({10, 30, 50})),
+    Periodic("tell_evenings", "quick", tell_evenings, timeout_s=20, seconds=frozenset({5})),
     Periodic("ask_unpersisted", "quick", ask_unpersisted, timeout_s=10, seconds=frozenset(range(0, 60, 5))),
     Periodic("reconcile", "slow", reconcile, timeout_s=20, minutes=frozenset(range(1, 60, 10))),
     Periodic("prune_exports", "slow", documents.prune, timeout_s=30, seconds=frozenset({25})),

@@ -187,26 +187,39 @@ async def base_prices(
 
 async def values_at(conn: Tx | Pool, user: Address, at: datetime) -> list[PastPosition]:
     """How each position of a user stood at a time, closed ones too; what opened later is left out."""
-    return [
-        PastPosition(
-            position_id=row["position_id"],
-            chain_id=row["chain_id"],
-            kind=row["kind"],
-            asset=row["asset_address"],
-            shares=int(row["shares"]),
-            principal=_int(row["principal"]),
-            realized=int(row["realized"]),
-            price=PricePoint(row["priced_at"], int(row["price_assets"]), int(row["price_shares"]))
-            if row["priced_at"]
-            else None,
-        )
-        for row in await conn.fetch(SQL["values_at"], user, at)
-    ]
+    return (await values_at_each(conn, [(user, at)])).get((user, at), [])
+
+
+async def values_at_each(
+    conn: Tx | Pool, asked: Sequence[tuple[Address, datetime]]
+) -> dict[tuple[Address, datetime], list[PastPosition]]:
+    """The same for each (user, time) in one query; left out where there was nothing."""
+    found: dict[tuple[Address, datetime], list[PastPosition]] = {}
+    if asked:
+        for row in await conn.fetch(SQL["values_at_each"], *map(list, zip(*asked, strict=True))):
+            found.setdefault((row["user_address"], row["at"]), []).append(_past(row))
+    return found
 
 
 async def follow_vaults(tx: Tx, chain_id: int, vaults: Sequence[Address]) -> None:
     """Begin to follow vaults that are new in the chain table: own addresses are opened again to read theirs."""
     await tx.execute(SQL["follow_vaults"], chain_id, vaults)
+
+
+def _past(row: asyncpg.Record) -> PastPosition:
+    price = None
+    if row["priced_at"]:
+        price = PricePoint(row["priced_at"], int(row["price_assets"]), int(row["price_shares"]))
+    return PastPosition(
+        position_id=row["position_id"],
+        chain_id=row["chain_id"],
+        kind=row["kind"],
+        asset=row["asset_address"],
+        shares=int(row["shares"]),
+        principal=_int(row["principal"]),
+        realized=int(row["realized"]),
+        price=price,
+    )
 
 
 def _point(row: asyncpg.Record) -> PricePoint:

@@ -12,13 +12,11 @@ from handlers.rules.accounts import account_id
 from handlers.rules.money import amount, token_facts, valued
 from handlers.rules.periods import iso, period_end
 from handlers.rules.prices import EXACT, Prices, rounded
-from handlers.rules.risk import position_risk
+from handlers.rules.risk import protocol_class
 from store.accounts import AccountRow
 from store.records import ZERO_ADDRESS, BalanceKey, BucketRow, TransactionRow
 from store.yields import Position
 
-UNLISTED_RISK: Literal["medium"] = "medium"
-"""Of a lock's vault that the table does not list, and of what a V2 account holds: nobody has classed it."""
 DAY_S = 86_400
 RATIO_STEP = Decimal("0.000001")
 
@@ -153,7 +151,7 @@ def position(row: Position, *, chain: Chain, prices: Prices) -> dict[str, object
         "shares": _shares(row, vault),
         "entryPrice": _entry_price(row, vault, chain),
         "fees": amount(chain, row.asset, row.fees, prices=prices),
-        "riskLevel": position_risk(vault.risk if vault else UNLISTED_RISK),
+        "riskLevel": protocol_class(row, chain),
         "unlockAt": iso(row.unlock_at) if row.unlock_at else None,
         "label": row.label,
         "lastUpdatedAt": iso(row.as_of),

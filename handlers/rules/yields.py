@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
+from config.chains import Chain
+from handlers.rules.prices import Prices
 from store.yields import PastPosition, Position, PricePoint
 
 PRECISE = 10**36
@@ -101,6 +103,13 @@ def valued(position: Position, value: int | None) -> Position:
         value = 0
     principal = value if position.principal is None else position.principal
     return replace(position, value=value, principal=principal)
+
+
+def priced(position: Position, chain: Chain, prices: Prices) -> Position:
+    """With its value and yield in dollars; None where the asset has no price."""
+    usd = None if position.value is None else prices.usd(chain, position.asset, position.value)
+    earned = None if position.earned is None else prices.usd(chain, position.asset, position.earned)
+    return replace(position, value_usd=usd, yield_usd=earned)
 
 
 def apy(base: PricePoint | None, now: PricePoint) -> Apy | None:

@@ -10,6 +10,7 @@ from handlers.resources import Goal, Insight, Money, Ratio, Resource, Time
 from realtime.rest.analytics import AsOfBlock
 from realtime.rest.api import endpoint, tag_of
 from realtime.rest.call import Answer, Call
+from realtime.rest.portfolio import Investment
 
 
 class MonthlyFlow(Resource):
@@ -59,6 +60,7 @@ class Accounts(Resource):
     """The kinds of accounts."""
 
     spending: SpendingAccount
+    investment: Investment
     savings: SavingsAccount
 
 

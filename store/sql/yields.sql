@@ -110,23 +110,24 @@ CROSS JOIN LATERAL (
     ORDER BY rank LIMIT 1
 ) AS p
 
--- values_at --
--- Each position of a user as it stood at a time, with the newest price of its shares at or before it.
-SELECT p.position_id, p.chain_id, i.kind, i.asset_address, t.shares::text, t.principal::text, t.realized::text,
-       s.assets::text AS price_assets, s.shares::text AS price_shares, s.block_time AS priced_at
-FROM (SELECT DISTINCT position_id, chain_id FROM position_points WHERE user_address = $1) AS p
-JOIN investment_positions AS i ON i.user_address = $1 AND i.position_id = p.position_id
+-- values_at_each --
+-- Each position of these users as it stood at a time, with the newest price of its shares at or before it.
+SELECT k.user_address, k.at, i.position_id, i.chain_id, i.kind, i.asset_address, t.shares::text, t.principal::text,
+       t.realized::text, s.assets::text AS price_assets, s.shares::text AS price_shares, s.block_time AS priced_at
+FROM unnest($1::text[], $2::timestamptz[]) AS k (user_address, at)
+JOIN investment_positions AS i ON i.user_address = k.user_address
 CROSS JOIN LATERAL (
     SELECT shares, principal, realized FROM position_points
-    WHERE user_address = $1 AND position_id = p.position_id AND block_time <= $2 ORDER BY block_number DESC LIMIT 1
+    WHERE user_address = k.user_address AND position_id = i.position_id AND block_time <= k.at
+    ORDER BY block_number DESC LIMIT 1
 ) AS t
 LEFT JOIN LATERAL (
     SELECT assets, shares, block_time FROM share_prices
-    WHERE chain_id = p.chain_id AND source = CASE i.kind WHEN 'vault' THEN i.contract ELSE p.position_id END
-        AND block_time <= $2
-    ORDER BY block_number DESC LIMIT 1
+    WHERE chain_id = i.chain_id AND source = CASE i.kind WHEN 'vault' THEN i.contract ELSE i.position_id END
+        AND block_time <= k.at
+    ORDER BY block_time DESC, block_number DESC LIMIT 1
 ) AS s ON true
-ORDER BY p.position_id
+ORDER BY k.user_address, k.at, i.position_id
 
 -- follow_vaults --
 -- One that is new has every own address opened again, in the same breath.

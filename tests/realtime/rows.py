@@ -10,15 +10,17 @@ from hashlib import sha256
 from typing import Any
 
 from config.settings import Settings
+from handlers.rules.holdings import vault_position_id
 from handlers.rules.ids import bucket_id, event_id
 from handlers.search import write as write_index
-from store import accounts, cursors, ledger, log, search, sessions, spending
+from store import accounts, cursors, ledger, log, search, sessions, spending, yields
 from store.audit import Caller
 from store.blind import Blinds
 from store.postgres import Pool
 from store.records import AccountType, BalanceKey, BlockRef, BucketRow, Draft, TransactionRow
 from store.sealed import KeyRing
 from store.search import BEFORE_ALL
+from store.yields import Position
 from tests.realtime.wiring import CHAIN, USDC
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -108,6 +110,61 @@ async def open_account(pool: Pool, user: str, kind: AccountType, *, chain_id: in
     """What a block does whose events belong to an account of the user for the first time."""
     async with pool.acquire() as conn, conn.transaction():
         await accounts.open_accounts(conn, chain_id, BlockRef(number, hash_of(chain_id, number)), {(user, kind): None})
+
+
+VAULT = "0x" + "4e" * 20
+PRICE_ONE = 10**12
+
+
+async def hold(
+    pool: Pool,
+    user: str,
+    *,
+    at: datetime = START,
+    number: int = 1,
+    vault: str = VAULT,
+    chain_id: int = CHAIN.id,
+    shares: int = 100_000_000,
+    percent: int = 100,
+    **changes: Any,
+) -> Position:
+    """What a block does that moves a position: a vault's shares of 100 USDC, worth `percent` of what they cost.
+
+    The price at its time is kept with it.
+    """
+    value = shares * percent // 100
+    row = Position(
+        user=user,
+        chain_id=chain_id,
+        position_id=vault_position_id(chain_id, vault),
+        kind="vault",
+        contract=vault,
+        protocol="Morpho",
+        asset=USDC,
+        symbol="USDC",
+        as_of_block=number,
+        as_of=at,
+        opened_block=1,
+        opened_at=START,
+        shares=shares,
+        principal=shares,
+        value=value,
+    )
+    row = replace(row, **changes)
+    ref = BlockRef(number, hash_of(chain_id, number, user))
+    price = {row.source: (PRICE_ONE * percent // 100, PRICE_ONE)}
+    async with pool.acquire() as conn, conn.transaction():
+        await yields.save(conn, ref, at, [row])
+        await yields.record_prices(conn, chain_id, ref, at, price, moved=set(price))
+    return row
+
+
+async def value(pool: Pool, source: str, percent: int, *, at: datetime, number: int, chain_id: int = CHAIN.id) -> None:
+    """What a block does at which nothing but the price of shares moves."""
+    ref = BlockRef(number, hash_of(chain_id, number))
+    async with pool.acquire() as conn, conn.transaction():
+        price = {source: (PRICE_ONE * percent // 100, PRICE_ONE)}
+        await yields.record_prices(conn, chain_id, ref, at, price, moved=set(price))
 
 
 async def open_log(pool: Pool, *users: str) -> None:

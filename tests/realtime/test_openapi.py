@@ -24,7 +24,7 @@ from tests.conftest import MakeSettings
 from tests.handlers.test_persistence import work
 from tests.jobs.pictures import sample, saved
 from tests.realtime.conform import check, openapi, operation_of, resolve
-from tests.realtime.rows import bucket, open_account, spend, stand, tell, write
+from tests.realtime.rows import bucket, hold, open_account, spend, stand, tell, write
 from tests.realtime.served import Client, serving
 from tests.realtime.test_rest_notifications import DEVICE, SEAL_KEY
 from tests.realtime.test_rest_unsubscribe import letter_token
@@ -226,11 +226,15 @@ async def inbox_calls(me: Client, pool: Pool) -> list[tuple[Client, str, str, An
 
 async def account_calls(me: Client, pool: Pool) -> list[tuple[Client, str, str, Any]]:
     await open_account(pool, me.address, "spending")
+    await hold(pool, me.address)
     path = f"/v1/accounts/eip155:{CHAIN.id}:{me.address}:spending"
     return [
         (me, "GET", "/v1/accounts", None),
         (me, "GET", path, None),
         (me, "PATCH", path, {"accountName": "Daily", "isActive": True}),
+        (me, "GET", "/v1/positions", None),
+        (me, "GET", "/v1/investments", None),
+        (me, "GET", "/v1/recommendations/rebalancing", None),
     ]
 
 
