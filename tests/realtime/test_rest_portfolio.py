@@ -91,7 +91,8 @@ async def test_positions_are_listed_page_by_page_with_shares_and_risk(mine: Clie
     second = await read(mine, f"/v1/positions?limit=2&cursor={first['nextCursor']}")
     assert [ids(first), ids(second)] == [[STEADY, WILD], [DARK]]
     assert second["nextCursor"] is None
-    steady, wild, dark = *first["data"], *second["data"]
+    every: list[Any] = [*first["data"], *second["data"]]
+    steady, wild, dark = every
     assert [each["share"] for each in (steady, wild, dark)] == ["0.75", "0.25", None]
     assert [each["riskLevel"] for each in (steady, wild, dark)] == ["low", "high", "low"]
     assert [part["weight"] for part in steady["risk"]["components"]] == ["0.1", "0.2", "0", "0"]
