@@ -7,7 +7,7 @@ wallet) are not rebuilt: they are followed from the block they were opened at.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,13 +18,15 @@ from handlers.committed import request_persistence
 from handlers.events import Resync
 from handlers.routes import dispatch
 from handlers.rules.book import Book
+from handlers.rules.holdings import Holdings
 from handlers.rules.ids import bucket_id, event_id, shown_name
-from handlers.rules.legs import Legs
+from handlers.rules.legs import join
 from handlers.rules.periods import is_due
 from handlers.rules.prices import NONE, Prices
-from store import accounts, ledger, log, rebuild, spending
+from store import accounts, ledger, log, rebuild, spending, yields
 from store.postgres import Tx
 from store.records import Address, BalanceKey, BlockRef, BucketRow, Cursor, Draft, Frame, TransactionRow
+from store.yields import Position, PositionKey
 
 
 @dataclass(slots=True)
@@ -35,6 +37,8 @@ class Replay:
     buckets: dict[str, BucketRow] = field(default_factory=dict)
     balances: dict[BalanceKey, int] = field(default_factory=dict)
     wallets: dict[Address, Address | None] = field(default_factory=dict)
+    positions: dict[PositionKey, Position] = field(default_factory=dict)
+    """Locks and V2 accounts; shares of vaults are followed like own addresses."""
 
     def fold(self, block: DecodedBlock, registered: Iterable[Address], *, prices: Prices = NONE) -> Book:
         """Apply one block at its prices; the book tells its rows and what it changed."""
@@ -42,7 +46,7 @@ class Replay:
             chain=self.chain,
             block=block,
             generation=0,
-            legs=Legs(),
+            legs=join(block.events),
             registered=frozenset(registered),
             followed=frozenset(),
             opened={},
@@ -51,6 +55,7 @@ class Replay:
             balances=self.balances,
             now=block.time,
             prices=prices,
+            holdings=Holdings(self.positions),
         )
         for event in block.events:
             dispatch(book, event)
@@ -89,6 +94,7 @@ class Replay:
                 for b in self.buckets.values()
             ],
             "balances": [[*key, str(raw)] for key, raw in self.balances.items()],
+            "positions": [_text_of(position) for position in self.positions.values()],
         }
 
     @classmethod
@@ -100,6 +106,7 @@ class Replay:
             {bucket.bucket_id: bucket for bucket in buckets},
             {BalanceKey(*fields[:-1]): int(fields[-1]) for fields in dumped["balances"]},
             dict(dumped["wallets"]),
+            {one.key: one for one in map(_position, dumped.get("positions", ()))},
         )
 
 
@@ -159,6 +166,7 @@ async def put_in_place(
     """
     users = await rebuild.owners(tx, replay.chain.id) | {b.user for b in replay.buckets.values()}
     users |= {key.user for key in replay.balances} | {e.user for b in later for e in b.events if hasattr(e, "user")}
+    users |= {key.user for key in replay.positions}
     counters = await log.lock(tx, users)
     held = sorted(users)
     was = await spending.buckets_of(tx, replay.chain.id, held), await spending.balances_of(tx, replay.chain.id, held)
@@ -175,6 +183,7 @@ async def put_in_place(
     await _replace(tx, replay, later, changed, registered=users)
     if changed:
         await spending.save_buckets(tx, [b for b in target.buckets.values() if b.user in changed])
+    rebuilt |= await _add_positions(tx, [target.positions[key] for key in replay.positions])
     told = changed | (rebuilt & counters.keys())
     drafts = [_resync(replay.chain.id, user, cursor, now) for user in sorted(told)]
     cause = f"{cursor.hash}:{now.isoformat()}"
@@ -202,6 +211,31 @@ async def _replace(
         await ledger.keep_preimages(tx, chain_id, ref, buckets=buckets, balances=balances, wallets=(), scopes=())
         await spending.save_buckets(tx, [book.buckets[key] for key in buckets])
         await spending.save_balances(tx, {key: book.balances[key] for key in balances})
+
+
+async def _add_positions(tx: Tx, positions: Sequence[Position]) -> set[Address]:
+    """Add those that were final and that nobody has yet; they are valued with the next look at all that are open."""
+    known = {one.key for one in await yields.positions_of(tx, sorted({one.user for one in positions}))}
+    missing = [one for one in positions if one.key not in known and one.is_open]
+    await yields.add(tx, missing)
+    return {one.user for one in missing}
+
+
+AMOUNTS = ("lock_id", "shares", "principal", "realized", "fees")
+TIMES = ("as_of", "opened_at", "unlock_at")
+
+
+def _text_of(position: Position) -> dict[str, object]:
+    """A position as JSON values; nothing of it is valued while a chain is folded."""
+    fields = asdict(position)
+    fields |= {name: str(fields[name]) for name in AMOUNTS if fields[name] is not None}
+    return fields | {name: fields[name].isoformat() for name in TIMES if fields[name] is not None}
+
+
+def _position(fields: Mapping[str, Any]) -> Position:
+    numbers = {name: int(fields[name]) for name in AMOUNTS if fields[name] is not None}
+    times = {name: datetime.fromisoformat(fields[name]) for name in TIMES if fields[name] is not None}
+    return Position(**{**fields, **numbers, **times})
 
 
 def _resync(chain_id: int, user: Address, cursor: Cursor, now: datetime) -> Draft:

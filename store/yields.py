@@ -147,6 +147,12 @@ async def save(tx: Tx, block: BlockRef, at: datetime, positions: Sequence[Positi
     await tx.execute(SQL["record_points"], chain_id, block.number, block.hash, at, *keys, *map(list, points))
 
 
+async def add(tx: Tx, positions: Sequence[Position]) -> None:
+    """Write positions of blocks that are final: nothing takes them back, and their past values are not known."""
+    if positions:
+        await tx.execute(SQL["save_positions"], *map(list, zip(*map(_values, positions), strict=True)))
+
+
 async def record_prices(
     tx: Tx,
     chain_id: int,

@@ -125,6 +125,30 @@ async def test_wallet_that_joined_the_table_late_gets_its_past(scene: Scene) -> 
         assert [(event, payload["reason"]) for event, payload in told] == [("resync", "backfill")]
 
 
+async def test_lock_contract_that_joined_the_table_late_gets_its_locks(scene: Scene) -> None:
+    devnet, alice = scene.devnet, await scene.devnet.user(1)
+    await devnet.lock_up(alice, 5 * USDC, unlock_time=1, label="gone")
+    await devnet.lock_up(alice, 7 * USDC, unlock_time=1, label="a house")
+    await devnet.unlock(alice, 0)
+    await devnet.mine(FINAL)
+    await scene.watch(scene.chain())
+    chain = scene.chain(yield_locks=(devnet.at.lock,), tokens=(Token(devnet.at.usdc, "USDC", 6, "usd"),))
+    deps = make_deps(scene.pool, scene.settings, chain)
+    await sign_in(scene.pool, alice.address)
+    assert await scene.backfill(deps, chain).run(asyncio.Event()) is not None
+    (position,) = (await scene.snapshot(deps, alice.address))["positions"]
+    assert (position["label"], position["principal"]["raw"], position["value"]) == ("a house", str(7 * USDC), None)
+    rows = await scene.pool.fetch("SELECT type, token, account_type FROM transactions ORDER BY block_number")
+    assert [tuple(row) for row in rows] == [
+        (kind, devnet.at.usdc, "investment") for kind in ("yield_lock", "yield_lock", "yield_unlock")
+    ]
+    await scene.watch(chain)
+    await devnet.mine(1)
+    await scene.watch(chain)
+    (position,) = (await scene.snapshot(deps, alice.address))["positions"]
+    assert position["value"]["raw"] == str(7 * USDC)
+
+
 async def test_reorg_right_after_a_backfill_restores_the_rebuilt_state(scene: Scene) -> None:
     async with someone_spends(scene) as alice:
         await scene.watch(scene.chain(wallets=()))
