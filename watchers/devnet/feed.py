@@ -67,6 +67,7 @@ def describe(one: Happening) -> tuple[str, str]:
         "budget_alert": (lambda body: f"budget alert: {body['message']}", "bold red"),
         "notification": (_notification, "magenta"),
         "unread_count": (lambda body: f"{body['unreadCount']} unread", "magenta"),
+        "yield_update": (_yield, "green"),
         "bucket_update": (lambda body: f"bucket {body['bucket']['name']} {_change(body)}", "blue"),
     }
     word, style = words.get(one.name, (lambda _: one.name, ""))
@@ -107,6 +108,11 @@ def _notification(body: dict[str, Any]) -> str:
 def _reverted(body: dict[str, Any]) -> str:
     tx = str(body["transactionId"])
     return f"taken back by a {body['reason']}: {tx[:24]}…, corrects {len(body['corrects'])}{_impact(body)}"
+
+
+def _yield(body: dict[str, Any]) -> str:
+    worth = ", ".join(f"{one['protocol']} {amount_text(one['value'])}" for one in body["positions"] if one["value"])
+    return f"yield {body['totalYield']} USD in all; {worth or 'not valued yet'}"
 
 
 def _impact(body: dict[str, Any]) -> str:
