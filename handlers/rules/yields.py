@@ -64,7 +64,9 @@ class Apy:
 
 
 def paid_in(position: Position, *, shares: int, assets: int | None) -> Position:
-    """More shares for so many assets; None: nobody knows yet what they were worth."""
+    """More shares for so many assets; None: nobody knows yet what they were worth. For no shares they are gone."""
+    if not position.shares and not shares:
+        return replace(position, realized=position.realized - (assets or 0))
     known = position.principal if position.shares or position.principal else 0
     principal = None if known is None or assets is None else known + assets
     return replace(position, shares=position.shares + shares, principal=principal)
