@@ -146,6 +146,31 @@ def analytics(context: typer.Context) -> None:
         _child("jobs.analytics", *(context.args or ["--help"]), env=env)
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def search(context: typer.Context) -> None:
+    """Make the search index again: after a new seal key, or for a past from before it."""
+    _rebuild("search", context)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def embeddings(context: typer.Context) -> None:
+    """Read with the model that the settings name what it has not read, for search by meaning."""
+    _rebuild("embeddings", context)
+
+
+def _rebuild(what: str, context: typer.Context) -> None:
+    asks_help = "--help" in context.args or not context.args
+    env = _environment(config.load_given() if asks_help else config.load())
+    with _stopping():
+        _child("jobs.rebuild", what, *(context.args or ["--help"]), env=env)
+
+
 def _development() -> Settings:
     settings = config.load_given()
     if settings.env == "production":

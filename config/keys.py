@@ -48,6 +48,15 @@ def rate_limit(scope: str, subject: str) -> str:
     return f"limit:{scope}:{subject}"
 
 
+QUESTIONS = "questions"
+"""List of what web processes ask of quick workers."""
+
+
+def answer(name: str) -> str:
+    """List that the answer to one question comes by; `name` is drawn by who asks."""
+    return f"answer:{name}"
+
+
 def ai_answer(name: str) -> str:
     """Key of what a language model answered; `name` hashes everything that was asked, and who asked."""
     return f"ai:{name}"

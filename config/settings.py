@@ -151,6 +151,12 @@ class Settings(BaseModel):
     """Price of a million tokens that the OpenAI model reads (US dollars)."""
     openai_output_usd: UsdAmount = Decimal("1.25")
     """Price of a million tokens that the OpenAI model writes (US dollars)."""
+    embeddings: Literal["local", "openai"] = "local"
+    """Whose vectors search by meaning uses; `openai` needs its key, and serves users who consent."""
+    openai_embedding_model: str = "text-embedding-3-small"
+    """Model of OpenAI's embeddings, of up to 1,900 numbers; after a change run `expendi embeddings rebuild`."""
+    openai_embedding_usd: UsdAmount = Decimal("0.02")
+    """Price of a million tokens that the embedding model reads (US dollars)."""
     anthropic_api_key: SecretStr = SecretStr("")
     """Key of Anthropic; unset: it is not asked. With both keys it is asked where OpenAI fails."""
     anthropic_model: str = "claude-haiku-4-5"

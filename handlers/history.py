@@ -6,25 +6,29 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from config import keys
 from config.chains import Chain
 from handlers.deps import Deps
-from handlers.errors import LogTruncated, NotFound
+from handlers.errors import LogTruncated, NotFound, Unavailable
 from handlers.rules import search as search_rules
 from handlers.rules import wire
 from handlers.rules.categorize import Assignment
 from handlers.rules.heights import ChainHeights, heights
 from handlers.rules.looks import category_resource, looks_of
 from handlers.rules.prices import Prices
-from store import budgets, cursors, history, log, memos, prices, search, spending
+from store import budgets, cursors, history, log, memos, outbox, prices, search, spending
 from store.blind import Blind, Blinds
 from store.history import Filters, Position
-from store.postgres import frozen
+from store.postgres import frozen, in_transaction
 from store.records import Address, BalanceKey, BucketRow, Cursor, Entry, TransactionRow
 from store.sealed import KeyRing
 from store.search import Hits, Parts
 
 EVENTS_BYTES = 1024 * 1024
 """Payload bytes of one page of the log; at least one event fits."""
+
+NEAREST = 100
+"""Texts that a search by meaning takes: beyond, nothing is like what was asked."""
 
 _ID = re.compile(r"([0-9]{1,18}):0x[0-9a-f]{64}:[0-9]{1,9}")
 
@@ -35,6 +39,36 @@ class TransactionPage:
 
     resources: Sequence[Mapping[str, object]]
     next: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is looked for by meaning: the model, and its vector as each of the user's keys turns it, by key id."""
+
+    model: str
+    vectors: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A place in a list that is nearest first, newest first where equally near."""
+
+    distance: float
+    position: Position
+
+    def is_before(self, distance: float, row: TransactionRow) -> bool:
+        """Whether this place comes before a row."""
+        if distance != self.distance:
+            return distance > self.distance
+        return (row.block_time, row.id) < (self.position.block_time, self.position.id)
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarPage:
+    """Some transactions, and where the next page begins (None: there is none)."""
+
+    resources: Sequence[Mapping[str, object]]
+    next: Near | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +124,36 @@ async def transactions(
     page = rows[:limit]
     more = Position(page[-1].block_time, page[-1].id) if len(rows) > limit else None
     return TransactionPage(await _resources(deps, page, await _levels(deps)), more)
+
+
+async def similar(
+    deps: Deps, user: Address, filters: Filters, *, asked: Asked, below: Near | None, limit: int
+) -> SimilarPage:
+    """A user's transactions whose texts mean most nearly what is asked, nearest first; raises Unavailable.
+
+    Only vectors of the asked model count; texts that have none yet are asked for, and missing until then.
+    """
+    if await search.is_unread(deps.pool, user, asked.model):
+        await _read_texts(deps, user)
+    found = await search.nearest(deps.pool, user, asked.model, vectors=asked.vectors, limit=NEAREST)
+    if not found and await search.is_unread(deps.pool, user, asked.model):
+        raise Unavailable("Your transactions are being read for their meaning; try again.", retry_after_s=5)
+    texts = await search.rows_of(deps.pool, user, list(found))
+    few = replace(filters, hits=Hits(list(found), list(texts)))
+    rows = await history.transactions(deps.pool, user, few, below=None, limit=search.FEW)
+    ranked = sorted(((found[texts[row.id]], row) for row in rows), key=lambda pair: pair[0])  # stable: newest first
+    rest = [(distance, row) for distance, row in ranked if below is None or below.is_before(distance, row)]
+    page = [row for _, row in rest[:limit]]
+    more = None
+    if len(rest) > limit:
+        distance, last = rest[limit - 1]
+        more = Near(distance, Position(last.block_time, last.id))
+    return SimilarPage(await _resources(deps, page, await _levels(deps)), more)
+
+
+async def _read_texts(deps: Deps, user: Address) -> None:
+    await in_transaction(deps.pool, lambda tx: outbox.request(tx, "slow", "embed_texts", {"user": user}))
+    await deps.publisher.wake(keys.JOBS_WAKE)
 
 
 async def transaction(deps: Deps, user: Address, id_: str) -> Mapping[str, object]:

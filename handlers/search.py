@@ -14,10 +14,10 @@ from typing import Any
 from config import keys
 from handlers.deps import Deps
 from handlers.rules.search import Document
-from store import memos, outbox, search
+from store import memos, outbox, people, search
 from store.blind import Blind, Blinds
-from store.outbox import Claim
-from store.postgres import Tx, in_transaction
+from store.outbox import Claim, Wanted
+from store.postgres import Tx, frozen, in_transaction
 from store.records import Address
 from store.sealed import KeyRing
 from store.search import BEFORE_ALL, RowKey, Source, Text
@@ -28,6 +28,9 @@ CHUNKS = 20
 """Chunks of one run; the rest is a run of its own, so that no run takes long."""
 
 BLOCK, ROWS, MANY = "index_block", "index_rows", "index_many"
+EMBED = "embed_texts"
+EMBEDDED_AT_ONCE = 32
+"""Texts read for their meaning by one call of a model: some 100 ms of the local one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ async def _chunk(deps: Deps, tx: Tx, *, claim: Claim, after: RowKey, more: bool)
     found = await _keys(tx, claim.args, after=after)
     if found:
         await search.lock(tx, {user for user, _ in found})
-        await write(tx, found, ring=KeyRing.of(deps.settings), blinds=Blinds.of(deps.settings))
+        new = await write(tx, found, ring=KeyRing.of(deps.settings), blinds=Blinds.of(deps.settings))
+        await outbox.request_each(tx, [Wanted("slow", EMBED, {"user": user}) for user in new])
     if len(found) < CHUNK:
         return Indexed(None, await outbox.done(tx, claim))
     if more:
@@ -80,8 +84,11 @@ async def _keys(tx: Tx, args: Mapping[str, Any], *, after: RowKey) -> list[RowKe
     raise ValueError(f"{args!r} names nothing to index")
 
 
-async def write(tx: Tx, wanted: Sequence[RowKey], *, ring: KeyRing, blinds: Blinds) -> None:
-    """Write the index rows of these transactions; call under the search locks of their users."""
+async def write(tx: Tx, wanted: Sequence[RowKey], *, ring: KeyRing, blinds: Blinds) -> list[Address]:
+    """Write the index rows of these transactions; call under the search locks of their users.
+
+    Returns signed-in users with a new text: what it means is to be read.
+    """
     rows: dict[RowKey, int | None] = dict.fromkeys(wanted)
     texts: dict[tuple[Address, int], Text] = {}
     hashing = _by_user(blinds)
@@ -94,7 +101,7 @@ async def write(tx: Tx, wanted: Sequence[RowKey], *, ring: KeyRing, blinds: Blin
             if (source.user, number) not in texts:
                 hashes = sorted({blind.number(gram) for gram in grams})
                 texts[source.user, number] = Text(source.user, number, blind.key_id, hashes)
-    await search.save(tx, texts.values(), rows)
+    return await search.save(tx, texts.values(), rows)
 
 
 async def documents(tx: Tx, wanted: Sequence[RowKey], *, ring: KeyRing) -> list[tuple[Source, Document]]:
@@ -125,3 +132,54 @@ def _by_user(blinds: Blinds) -> Callable[[Address], Blind]:
         return made[user]
 
     return of
+
+
+# Meaning ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A text that is to be read: its id, the key that is to turn its vector, and the text."""
+
+    id: int
+    blind: Blind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Texts that a model has not read; `above` is where to look on, None: there are no more."""
+
+    texts: Sequence[Said]
+    above: int | None
+
+
+async def waiting(deps: Deps, user: Address, model: str, *, above: int) -> Waiting:
+    """Some of a user's texts without a vector of a model.
+
+    One whose transaction says something else by now is left out: its own job indexes it anew.
+    """
+    async with frozen(deps.pool) as tx:
+        found = await search.unread(tx, user, model, above=above, limit=EMBEDDED_AT_ONCE)
+        said = await documents(tx, [(user, each.transaction_id) for each in found], ring=KeyRing.of(deps.settings))
+    by_id = {source.id: document for source, document in said}
+    blinds = {blind.key_id: blind for blind in Blinds.of(deps.settings).of_user(user)}
+    texts = [
+        Said(each.id, blinds[each.key_id], document.said)
+        for each in found
+        if each.key_id in blinds
+        and (document := by_id.get(each.transaction_id)) is not None
+        and text_id(blinds[each.key_id], document) == each.id
+    ]
+    return Waiting(texts, found[-1].id if len(found) == EMBEDDED_AT_ONCE else None)
+
+
+async def keep(deps: Deps, user: Address, model: str, *, vectors: Mapping[int, str]) -> None:
+    """Keep vectors of a user's texts by their ids."""
+    await search.keep_vectors(deps.pool, user, model, vectors)
+
+
+async def consents(deps: Deps, user: Address) -> bool:
+    """Whether a user lets others' models read what is theirs."""
+    person = await people.person(deps.pool, user)
+    return person is not None and person.ai_consent

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import get_args
 
 import structlog
@@ -22,7 +23,8 @@ from jobs.categorize import CATEGORIZE, CATEGORIZE_AGAIN
 from jobs.documents import WRITE_EXPORT
 from jobs.images import CATEGORY_IMAGE, FORGET_PICTURE, FORGET_UPLOAD
 from jobs.job import Tools
-from jobs.outbound import mail
+from jobs.meaning import EMBED_TEXTS, answer
+from jobs.outbound import mail, vectors
 from jobs.outbound.opening import opened_models
 from jobs.outbound.push import Push
 from jobs.persist import PERSIST_BLOCK
@@ -34,6 +36,7 @@ from store.clickhouse import Analytics
 from store.feed import Publisher, Subscriber
 from store.outbox import Queue
 from store.postgres import patient_pool
+from store.questions import Desk
 from store.redis import open_redis
 
 log = structlog.get_logger(__name__)
@@ -41,6 +44,7 @@ log = structlog.get_logger(__name__)
 JOBS = (
     PERSIST_BLOCK,
     *(INDEX_BLOCK, INDEX_ROWS, INDEX_MANY),
+    EMBED_TEXTS,
     *(CATEGORIZE, CATEGORIZE_AGAIN),
     WRITE_EXPORT,
     *(CATEGORY_IMAGE, FORGET_UPLOAD, FORGET_PICTURE),
@@ -89,7 +93,13 @@ async def _work(settings: Settings, queue: Queue) -> None:
         push = await closing.enter_async_context(_phones(settings, queue))
         letters = await closing.enter_async_context(mail.opened(settings)) if queue == "slow" else None
         models = await closing.enter_async_context(opened_models(deps, redis)) if queue == "slow" else None
-        tools = Tools(deps, analytics, redis=redis, push=push, models=models, mail=letters)
+        meaning = vectors.opened(settings, pool, deps.now)
+        closing.push_async_callback(meaning.close)
+        tools = Tools(deps, analytics, redis=redis, push=push, models=models, mail=letters, meaning=meaning)
+        if queue == "quick":
+            desk = Desk(redis, partial(answer, tools))
+            desk.start()
+            closing.push_async_callback(desk.stop)
         worker = Worker(tools, outbox.open_queue(settings.queue, queue), queue, JOBS, crons=crons(tools, queue))
         subscriber = Subscriber(settings.redis_url, lambda *_: worker.wake(), on_lost=_nothing, on_restored=worker.wake)
         await subscriber.start()

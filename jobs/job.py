@@ -12,6 +12,7 @@ from jobs.letters import Templates
 from jobs.outbound.mail import Mail
 from jobs.outbound.models import Models
 from jobs.outbound.push import Push
+from jobs.outbound.vectors import Meaning
 from store.clickhouse import Analytics
 from store.outbox import Claim, Queue
 from store.redis import Client
@@ -35,6 +36,8 @@ class Tools:
     """Held while letters are sent, as `pushing` is."""
     templates: Templates = field(default_factory=Templates)
     """What letters are made from."""
+    meaning: Meaning | None = None
+    """Who reads texts for their meaning; None: nobody."""
     models: Models | None = None
     """Who is asked for categories; None: nobody, rules and history decide alone."""
     decoding: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))

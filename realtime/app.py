@@ -34,6 +34,7 @@ from store.audit import Caller
 from store.clickhouse import Analytics
 from store.limits import Cells
 from store.objects import open_objects
+from store.questions import Questions
 from store.records import Address, Entry, Head
 from store.redis import Client
 
@@ -62,6 +63,7 @@ def build(deps: Deps, redis: Client, signatures: SignatureCheck) -> web.Applicat
         openapi=document(ENDPOINTS),
         objects=open_objects(deps.settings),
         streams=Streams(),
+        questions=Questions(redis),
         figures=Figures(deps, Analytics(deps.settings.clickhouse_url), Answers(redis)),
     )
     for each in ENDPOINTS:

@@ -53,6 +53,15 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """A text whose meaning no vector of a model has, the key that hashed it, and a transaction that says it."""
+
+    id: int
+    key_id: str
+    transaction_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """A word that is looked for, hashed: parts that a text must have all, else parts of which half will do."""
 
@@ -112,17 +121,23 @@ async def sources(tx: Tx, keys: Sequence[RowKey]) -> list[Source]:
     return [Source(*row) for row in await tx.fetch(SQL["sources"], *map(list, zip(*keys, strict=True)))]
 
 
-async def save(tx: Tx, texts: Iterable[Text], rows: Mapping[RowKey, int | None]) -> None:
-    """Say which text these transactions have (None: none), with those texts; texts that nobody has any more go."""
+async def save(tx: Tx, texts: Iterable[Text], rows: Mapping[RowKey, int | None]) -> list[Address]:
+    """Say which text these transactions have (None: none), with those texts; texts that nobody has any more go.
+
+    Returns the signed-in users who have a text that they had not before.
+    """
     wanted = {(text.user, text.id): text for text in texts}
+    new = []
     if wanted:
         columns = [(t.user, t.id, t.key_id, "{" + ",".join(map(str, t.grams)) + "}") for t in wanted.values()]
-        await tx.execute(SQL["save_texts"], *map(list, zip(*columns, strict=True)))
+        found = await tx.fetch(SQL["save_texts"], *map(list, zip(*columns, strict=True)))
+        new = [row["user_address"] for row in found]
     if rows:
         columns_ = [(user, id_, text) for (user, id_), text in rows.items()]
         old = await tx.fetch(SQL["save_rows"], *map(list, zip(*columns_, strict=True)))
         if old:
             await tx.execute(SQL["forget_texts"], *map(list, zip(*(tuple(row) for row in old), strict=True)))
+    return new
 
 
 async def find(conn: Tx | Pool, user: Address, asked: Sequence[Sequence[Parts]]) -> Hits:
@@ -154,6 +169,32 @@ async def _texts(conn: Tx | Pool, user: Address, words: Sequence[Parts], known: 
     return [row["id"] for row in rows]
 
 
-async def count_texts(conn: Tx | Pool, user: Address) -> int:
-    """How many distinct texts a user's transactions have."""
-    return int(await conn.fetchval(SQL["count_texts"], user))
+async def unread(conn: Tx | Pool, user: Address, model: str, *, above: int, limit: int) -> list[Unread]:
+    """A user's texts without a vector of a model, in the order of their ids above one."""
+    return [Unread(*row) for row in await conn.fetch(SQL["unread"], user, model, above, limit)]
+
+
+async def is_unread(conn: Tx | Pool, user: Address, model: str) -> bool:
+    """Whether a user has texts without a vector of a model."""
+    return bool(await conn.fetchval(SQL["is_unread"], user, model))
+
+
+async def keep_vectors(conn: Tx | Pool, user: Address, model: str, vectors: Mapping[int, str]) -> None:
+    """Keep vectors (as pgvector writes them) of texts by their ids, in place of those of another model."""
+    await conn.execute(SQL["keep_vectors"], user, model, list(vectors), list(vectors.values()))
+
+
+async def nearest(
+    conn: Tx | Pool, user: Address, model: str, *, vectors: Mapping[str, str], limit: int
+) -> dict[int, float]:
+    """A user's texts nearest to a vector, which is given as each key turns it: id -> distance, nearest first."""
+    found: list[tuple[float, int]] = []
+    for key_id, vector in vectors.items():
+        rows = await conn.fetch(SQL["nearest"], user, model, key_id, vector, limit)
+        found += [(row["distance"], row["id"]) for row in rows]
+    return {id_: distance for distance, id_ in sorted(found)[:limit]}
+
+
+async def rows_of(conn: Tx | Pool, user: Address, texts: Sequence[int]) -> dict[str, int]:
+    """Transactions of texts, FEW at most, those of the first ones first: transaction id -> text id."""
+    return {row["transaction_id"]: row["text_id"] for row in await conn.fetch(SQL["rows_of"], user, list(texts), FEW)}

@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from handlers.rules.prompts import MEMO_MAX, NAME_MAX, cleaned
+
 WORDS_MAX = 16
 """Words of one query; people type two or three."""
 FUZZY_FROM = 5
@@ -37,6 +39,13 @@ class Document:
     def texts(self) -> tuple[str, ...]:
         """In a fixed order, so that the same texts are the same document."""
         return (self.memo, self.label, self.bucket, self.to_bucket, self.category)
+
+    @property
+    def said(self) -> str:
+        """What a model reads to know what it means: one line, without addresses."""
+        limits = (MEMO_MAX, NAME_MAX, NAME_MAX, NAME_MAX, NAME_MAX)
+        parts = (cleaned(text, limit) for text, limit in zip(self.texts, limits, strict=True))
+        return ". ".join(part for part in parts if part)
 
     @property
     def grams(self) -> frozenset[str]:

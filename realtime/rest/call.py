@@ -21,6 +21,7 @@ from realtime.peers import Peers
 from realtime.rest.streams import Streams, Writing
 from store.audit import Caller
 from store.objects import Objects
+from store.questions import Questions
 from store.redis import Client
 from store.sessions import Identity
 
@@ -78,6 +79,7 @@ class Web:
     openapi: bytes
     objects: Objects
     streams: Streams
+    questions: Questions
     figures: Figures
     """What analytics routes read."""
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
 from pydantic import Field
 
 from handlers import history
 from handlers import snapshot as snapshots
-from handlers.errors import Invalid, LogTruncated, NotFound
+from handlers.errors import FieldError, Invalid, LogTruncated, NotFound
+from handlers.history import Near
 from handlers.resources import Snapshot, Transaction
 from realtime.rest import shapes
 from realtime.rest.api import Path, Query, endpoint
@@ -30,8 +31,9 @@ from realtime.rest.filtering import (
     Until,
     filters_of,
 )
+from realtime.rest.meaning import meaning_of
 from realtime.rest.paging import DEFAULT_LIMIT, CursorText, Limit, cursor_of, page, place_of
-from store.history import Position
+from store.history import Filters, Position
 
 EVENTS_LIMIT = 1000
 DEFAULT_EVENTS = 200
@@ -81,12 +83,16 @@ async def transactions(
     max: Most = None,  # noqa: A002 - the parameter's own name
     q: Text = None,
     category: CategoryId = None,
+    mode: Annotated[
+        Literal["words", "semantic"],
+        Query("How `q` is meant: by its words; or by its meaning, then what is nearest comes first."),
+    ] = "words",
     limit: Limit = DEFAULT_LIMIT,
     cursor: CursorText = None,
 ) -> Answer:
     """List the user's transactions, newest first.
 
-    What a reorg took back is not listed.
+    What a reorg took back is not listed. By meaning, a query is compared with memo, payee's label, bucket and category.
     """
     settings = call.deps.settings
     filters = filters_of(
@@ -102,6 +108,8 @@ async def transactions(
         most=max,
         category=category,
     )
+    if mode == "semantic":
+        return await _similar(call, filters, q, limit=limit, cursor=cursor)
     below = None
     if cursor is not None:
         time, id_ = place_of(settings, "transactions", cursor)
@@ -110,6 +118,22 @@ async def transactions(
     following = None
     if found.next is not None:
         following = cursor_of(settings, "transactions", found.next.block_time.isoformat(), found.next.id)
+    return page(call, found.resources, following)
+
+
+async def _similar(call: Call, filters: Filters, q: str | None, *, limit: int, cursor: str | None) -> Answer:
+    if q is None:
+        raise Invalid("A search by meaning needs a text.", errors=[FieldError("/query/q", "is missing")])
+    settings, below = call.deps.settings, None
+    if cursor is not None:
+        distance, time, id_ = place_of(settings, "transactions.near", cursor)
+        below = Near(distance, Position(datetime.fromisoformat(time), id_))
+    asked = await meaning_of(call, q)
+    found = await history.similar(call.deps, call.me.user, filters, asked=asked, below=below, limit=limit)
+    following = None
+    if found.next is not None:
+        at = found.next.position
+        following = cursor_of(settings, "transactions.near", found.next.distance, at.block_time.isoformat(), at.id)
     return page(call, found.resources, following)
 
 

@@ -24,7 +24,7 @@ CursorText = Annotated[str | None, Query("`nextCursor` of the page before."), Fi
 DEFAULT_LIMIT = 50
 
 
-def cursor_of(settings: Settings, kind: str, *place: str | int) -> str:
+def cursor_of(settings: Settings, kind: str, *place: str | float) -> str:
     """A place in lists of `kind` as an opaque text."""
     body = orjson.dumps(place)
     return base64.urlsafe_b64encode(_mac(settings, kind, body) + body).rstrip(b"=").decode()

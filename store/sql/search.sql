@@ -53,10 +53,16 @@ LEFT JOIN categories AS g ON g.id = a.category_id
 LEFT JOIN user_categories AS p ON p.user_address = k.user_address AND p.category_id = a.category_id
 
 -- save_texts --
--- One that is there says the same, since its id is a hash of it: only its key may be another.
-INSERT INTO search_texts (user_address, id, key_id, grams)
-SELECT u, i, k, g::bigint[] FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[]) AS t (u, i, k, g)
-ON CONFLICT (user_address, id) DO NOTHING
+-- One that is there says the same, since its id is a hash of it. Signed-in users with new texts come back: theirs are
+-- to be read for what they mean.
+WITH made AS (
+    INSERT INTO search_texts (user_address, id, key_id, grams)
+    SELECT u, i, k, g::bigint[] FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[]) AS t (u, i, k, g)
+    ON CONFLICT (user_address, id) DO NOTHING
+    RETURNING user_address
+)
+SELECT DISTINCT m.user_address FROM made AS m
+JOIN user_counters AS c ON c.user_address = m.user_address AND c.opened_at IS NOT NULL
 
 -- save_rows --
 -- The texts that these transactions had before come back: nobody may have them any more.
@@ -102,5 +108,32 @@ WHERE s.user_address = $1 AND s.grams @> $2::bigint[] AND s.grams && $4::bigint[
 -- transactions_of --
 SELECT transaction_id FROM search_rows WHERE user_address = $1 AND text_id = ANY ($2::bigint[]) LIMIT $3
 
--- count_texts --
-SELECT count(*) FROM search_texts WHERE user_address = $1
+-- unread --
+-- Texts without a vector of this model, each with a transaction that says it.
+SELECT t.id, t.key_id, r.transaction_id FROM search_texts AS t
+CROSS JOIN LATERAL (
+    SELECT transaction_id FROM search_rows AS r WHERE r.user_address = t.user_address AND r.text_id = t.id LIMIT 1
+) AS r
+WHERE t.user_address = $1 AND t.model IS DISTINCT FROM $2 AND t.id > $3
+ORDER BY t.id LIMIT $4
+
+-- is_unread --
+SELECT EXISTS (SELECT FROM search_texts WHERE user_address = $1 AND model IS DISTINCT FROM $2)
+
+-- keep_vectors --
+UPDATE search_texts AS t SET embedding = v.embedding::vector, model = $2, dimension = vector_dims(v.embedding::vector),
+                             updated_at = now()
+FROM unnest($3::bigint[], $4::text[]) AS v (id, embedding)
+WHERE t.user_address = $1 AND t.id = v.id
+
+-- nearest --
+-- Exact, over one user's texts: there are few thousand of them, and an index over all users would look at others' first.
+SELECT id, embedding <=> $4::text::vector AS distance FROM search_texts
+WHERE user_address = $1 AND model = $2 AND key_id = $3
+ORDER BY distance, id LIMIT $5
+
+-- rows_of --
+-- Transactions of texts, in the order in which these are given.
+SELECT r.transaction_id, r.text_id FROM unnest($2::bigint[]) WITH ORDINALITY AS t (id, place)
+JOIN search_rows AS r ON r.user_address = $1 AND r.text_id = t.id
+ORDER BY t.place, r.transaction_id LIMIT $3

@@ -151,6 +151,7 @@ async def fake_llm() -> AsyncIterator[FakeLlm]:
     app = web.Application()
     app.router.add_post(CHAT, handle)
     app.router.add_post(MESSAGES, handle)
+    app.router.add_post("/v1/embeddings", handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
