@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -37,6 +37,8 @@ from store.records import Address
 from store.sealed import KeyRing
 from store.search import BEFORE_ALL, RowKey
 
+USER_S = 86_400.0
+"""Time that one user's texts may take (s): all that they need."""
 USERS = 100
 """Users between two lines of progress."""
 
@@ -121,7 +123,7 @@ async def _chunk(deps: Deps, tx: Tx, *, user: Address, after: RowKey) -> list[Ro
 async def _read(tools: Tools, user: Address) -> int:
     assert tools.meaning is not None
     model = tools.meaning.of(consents=await indexing.consents(tools.deps, user))
-    return (await read(tools, user, model, deadline=math.inf)).count
+    return (await read(tools, user, model, deadline=time.monotonic() + USER_S)).count
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ FLOATS = {
     "handlers/rules/categorize.py": "odds of categories; of an amount it knows a power of ten",
     "jobs/outbound/classifier.py": "vectors of words",
     "jobs/outbound/embeddings.py": "vectors of words",
+    "jobs/outbound/vectors.py": "vectors of texts",
     "jobs/decoder.py": "pixels",
     "jobs/attempt.py": "chance and milliseconds of retries",
     "jobs/outbound/failures.py": "seconds that a provider asks to wait",
