@@ -255,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--users", type=int, default=10_000)
-    parser.add_argument("--samples", type=int, default=300, help="users who ask, drawn by their number of events")
+    parser.add_argument("--samples", type=int, default=200, help="users who ask, drawn by their number of events")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     print(f"analytics: {asked.events:,} events of {asked.users:,} users")
