@@ -74,6 +74,7 @@ async def test_month_flows_and_deposits_stand_apart(pool: Pool, analytics: Analy
         spend(me.address, "2026-11-03", 2, usd=None),
         spend(me.address, "2026-11-04", 3, **deposit),
         spend(me.address, "2026-10-20", 4, usd=Decimal(999)),
+        spend(me.address, "2026-10-05", 5, **deposit),
     )
     told = (await me.get("/v1/summary")).json
     flow = told["monthlyFlow"]

@@ -3,12 +3,22 @@ from __future__ import annotations
 import random
 from datetime import date, timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handlers.rules.forecast import REST, SERIES_MAX, TRIED_FROM_DAYS, Forecast, forecast
+from handlers.rules.forecast import (
+    REST,
+    SERIES_MAX,
+    TRIED_FROM_DAYS,
+    Forecast,
+    damped,
+    forecast,
+    month_day,
+    weekday,
+)
 
 FIRST = date(2026, 3, 2)  # a Monday
 
@@ -128,3 +138,29 @@ def test_any_history_makes_whole_cents_in_order_and_a_confidence_of_0_to_1(serie
 def test_same_history_makes_the_same_forecast_whatever_its_order() -> None:
     one, two = noise(100, 1), noise(100, 2)
     assert forecast({"a": one, "b": two}, FIRST, 9) == forecast({"b": two, "a": one}, FIRST, 9)
+
+
+def test_weekday_is_the_mean_of_the_last_four_of_it() -> None:
+    weeks = [[d(99)] * 7, *([d(week), d(0), d(0), d(0), d(0), d(0), d(7)] for week in (1, 2, 3, 6))]
+    series = [day for week in weeks for day in week]
+    assert weekday(series, FIRST, 8) == [d(3), *[d(0)] * 5, d(7), d(3)]
+    assert weekday(series[:-1], FIRST, 2) == [d(30), d(3)]  # the day that is missing comes first; 99 is of four weeks
+
+
+def test_damped_spreads_its_week_as_weeks_were_and_keeps_a_steady_level() -> None:
+    series = [d(amount) for _ in range(10) for amount in (0, 0, 70, 0, 0, 0, 30)]
+    assert damped(series, FIRST, 9) == [d(0), d(0), d(70), d(0), d(0), d(0), d(30), d(0), d(0)]
+
+
+def test_damped_grows_less_each_week() -> None:
+    series = [d(week) for week in range(1, 21) for _ in range(7)]
+    weeks = [sum(damped(series, FIRST, 70)[at : at + 7]) for at in range(0, 70, 7)]
+    steps = [b - a for a, b in pairwise(weeks)]
+    assert all(a > b > 0 for a, b in pairwise(steps))
+
+
+def test_day_of_the_month_is_the_mean_of_three_and_a_short_months_last_day_stands_for_more() -> None:
+    first = date(2025, 11, 1)
+    amounts = {date(2025, 12, 31): 30, date(2026, 1, 31): 60, date(2026, 2, 28): 90}
+    series = [d(amounts.get(first + timedelta(days=day), 0)) for day in range((date(2026, 3, 31) - first).days)]
+    assert month_day(series, first, 1) == [d(60)]

@@ -142,3 +142,20 @@ def test_more_spent_is_never_projected_less() -> None:
         pace = Pace(Decimal(done) / 10, Decimal(1000))
         found = [projected(Decimal(spent), month, month.start, pace) for spent in range(0, 3000, 100)]
         assert found == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("done", "spent", "expected"),
+    [
+        ("0", 0, 1000),  # nothing is known of this month: the typical one
+        ("0.5", 500, 1000),  # as ever
+        ("0.5", 1000, 1750),  # between a typical second half (1,500) and this one's own pace (2,000)
+        ("0.5", 0, 250),
+        ("1", 1234, 1234),
+    ],
+)
+def test_what_is_still_to_come_lies_between_a_typical_month_and_this_ones_pace(
+    done: str, spent: int, expected: int
+) -> None:
+    month = month_of(datetime(2026, 11, 1, tzinfo=UTC), ZONE)
+    assert projected(Decimal(spent), month, month.start, Pace(Decimal(done), Decimal(1000))) == expected
