@@ -357,13 +357,14 @@ async def test_table_is_kept_while_its_contracts_stand(anvil: Anvil, tmp_path: P
     assert (chain.name, chain.rpc, chain.ws, chain.confirmations) == ("devnet", (anvil.rpc,), anvil.ws, 2)
     assert await deploy_to_table(anvil.rpc, path, first_block=99) == first
     assert load_chains(path)[31337].ws is None
-    async with Devnet(anvil.rpc, deployment=first) as devnet:
-        await devnet.rpc_call("anvil_setCode", first.usdc, "0x")
     path.write_text(path.read_text().partition("\n[[chain.vault]]")[0])  # as an earlier version wrote it
-    assert (await deploy_to_table(anvil.rpc, path)).wallet != first.wallet
-    second = await deploy_to_table(anvil.rpc, path, first_block=2)
+    second = await deploy_to_table(anvil.rpc, path)
     assert second.wallet != first.wallet
-    assert second.first_block == 2
+    async with Devnet(anvil.rpc, deployment=second) as devnet:
+        await devnet.rpc_call("anvil_setCode", second.usdc, "0x")
+    third = await deploy_to_table(anvil.rpc, path, first_block=2)
+    assert third.wallet != second.wallet
+    assert third.first_block == 2
 
 
 async def test_purse_is_given_once_per_chain(devnet: Devnet) -> None:
