@@ -56,7 +56,11 @@ class Analytics:
         client = await self._opened()
         types = await self._column_types(client, table, tuple(columns))
         settings = {**ONCE, "insert_deduplication_token": token}
-        await client.insert(table, rows, column_names=list(columns), column_types=types, settings=settings)
+        context = await client.create_insert_context(table, list(columns), column_types=types, settings=settings)
+        # One block, whatever its size: the client would cut one of some thousand rows in pieces, each under the same
+        # token, of which only the first would count.
+        context.req_block_size = len(rows)
+        await client.insert(data=rows, context=context)
 
     async def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query with `{name:Type}` parameters."""

@@ -291,6 +291,13 @@ def two_blocks() -> tuple[list[TransactionRow], list[TransactionRow]]:
     return two_users_one_log(), second
 
 
+async def test_block_of_many_thousand_rows_arrives_whole(pool: Pool, analytics: Analytics) -> None:
+    await commit_block(pool, [make_transaction(user=make_address(n % 7), n=n) for n in range(10_000)])
+    await work_through(pool, analytics)
+    assert await persisted(analytics) == await canonical(pool)
+    assert await analytics.rows("SELECT count(), uniqExact(_part) FROM transaction_events") == [(10_000, 1)]
+
+
 async def work_through(pool: Pool, analytics: Analytics) -> None:
     async with pool.acquire() as conn:
         await persistence.drain(conn, analytics, 8453, until=asyncio.get_running_loop().time() + 10)

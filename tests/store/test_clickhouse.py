@@ -28,6 +28,14 @@ async def test_token_is_inserted_once_whatever_it_carries(analytics: Analytics) 
     assert await analytics.rows("SELECT a FROM t ORDER BY a") == [(1,), (4,)]
 
 
+async def test_many_rows_are_one_part_and_all_of_them_arrive(analytics: Analytics) -> None:
+    await analytics.command(TABLE)
+    rows = [(n, *ROW[1:]) for n in range(70_000)]  # what the client would cut in three
+    for _ in range(2):
+        await analytics.insert("t", COLUMNS, rows, token="one")
+        assert await analytics.rows("SELECT count(), uniqExact(_part) FROM t") == [(70_000, 1)]
+
+
 async def test_values_come_back_exact(analytics: Analytics) -> None:
     await analytics.command(TABLE)
     await analytics.insert("t", COLUMNS, [ROW], token="one")
