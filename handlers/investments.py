@@ -204,7 +204,7 @@ def _shares_in(book: Book, event: ChainEvent, user: Address) -> Position | None:
     One that is opened with this block is opened with what is held at its end, which contains the event.
     """
     vault = book.chain.vault(event.emitter)
-    if vault is None or user in book.opened or user not in book.followed:
+    if vault is None or user not in book.followed:
         return None
     position = _vault_position(book, user, vault)
     return position if position.is_open else _reopened(book, position)

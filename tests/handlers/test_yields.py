@@ -99,6 +99,7 @@ async def test_deposit_is_one_row_one_balance_change_and_one_update(world: Bench
     assert [one["amount"]["raw"] for one in told["updatedBalances"]] == [str(-50 * DOLLAR)]
     position = await only(world)
     assert payload["positions"] == [position]
+    assert (position["asOfBlock"], position["lastUpdatedAt"]) == (1, transaction["blockTime"])
     assert raws(position, "value", "principal", "yield", "shares") == [50 * DOLLAR, 50 * DOLLAR, 0, 40 * DOLLAR]
     assert (position["entryPrice"], position["riskLevel"], position["protocol"]) == ("1.25", "medium", "Morpho")
     assert (payload["totalYield"], payload["apy"], payload["unpriced"]) == ("0.00", None, 0)
