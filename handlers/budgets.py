@@ -15,6 +15,7 @@ from handlers.rules.alerts import Edge
 from handlers.rules.budget_impact import bucket_impact
 from handlers.rules.calendar import Month, month_of
 from handlers.rules.categorize import Assignment, Habits, Subject, features_of
+from handlers.rules.goals import impact
 from handlers.rules.ids import event_id
 from handlers.rules.looks import Look, amounts_of, looks_of
 from handlers.rules.money import amount as token_amount
@@ -24,7 +25,7 @@ from handlers.rules.month_profile import profiles_of
 from handlers.rules.periods import is_due
 from handlers.rules.prices import Prices
 from handlers.rules.purse import Decided, Place, Purse, budgets_of
-from store import budgets, log, prices, spending
+from store import budgets, goals, log, prices, spending
 from store.budgets import AssignedRow, EdgeRow, PersonRow
 from store.postgres import Pool, Tx, frozen, in_transaction
 from store.records import Address, BalanceKey, Draft, Frame
@@ -129,6 +130,7 @@ async def simulate(
         held = await spending.balances_of(tx, chain_id, [user])
         purse = await _own(tx, user, now)
         newest = Prices(await prices.latest(tx))
+        saved = await goals.of_users(tx, [user]) if purse.has_goals else []
     row = next((row for row in rows if bucket in (row.bucket_id, row.name)), None)
     if chain is None or row is None:
         raise NotFound("You have no bucket of this id or name on this chain.")
@@ -136,7 +138,8 @@ async def simulate(
     before = row.spent if started else 0
     after = replace(row, spent=before + amount, period_start=started or now)
     usd_token = chain.usd_token
-    impacts, _ = purse.spend(None, newest.usd(chain, token, amount), at=now)
+    usd = newest.usd(chain, token, amount)
+    impacts, _ = purse.spend(None, usd, at=now)
     balance = held.get(BalanceKey(user, chain_id, "bucket", row.wallet, row.bucket_id, token), 0)
     reasons = [
         *(["inactive"] if not row.active else []),
@@ -151,6 +154,7 @@ async def simulate(
             after, spent_before=before, now=now, decimals=usd_token.decimals if usd_token else None
         ),
         "budgets": impacts,
+        "goals": [impact(goal, usd, now) for goal in saved if goal.link and goal.link.id == row.bucket_id],
         "balanceBefore": token_amount(chain, token, balance, prices=newest),
         "balanceAfter": token_amount(chain, token, balance - amount, prices=newest),
     }

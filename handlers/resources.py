@@ -156,6 +156,17 @@ class Category(Resource):
     monthly_budget: Money | None
 
 
+class GoalImpact(Resource):
+    """What a spend would do to a goal that its bucket keeps; `progressAfter` is null where the token has no price."""
+
+    goal_id: str
+    name: str
+    progress_before: Ratio
+    progress_after: Ratio | None
+    on_track_before: bool | None
+    on_track_after: bool | None
+
+
 class Simulation(Resource):
     """Whether a spend would fit. `reasons` says what stands against it; pace alone does not."""
 
@@ -163,6 +174,7 @@ class Simulation(Resource):
     reasons: list[Literal["inactive", "over_limit", "over_balance", "over_budget"]]
     bucket: BudgetImpact
     budgets: list[MonthImpact]
+    goals: list[GoalImpact]
     balance_before: Amount
     balance_after: Amount
 

@@ -186,6 +186,20 @@ def resource(goal: GoalRow, today: date) -> dict[str, object]:
     }
 
 
+def impact(goal: GoalRow, usd: Decimal | None, now: datetime) -> dict[str, object]:
+    """What it would do to a goal if so many dollars of its bucket were spent; None: the token has no price."""
+    today = day_of(now, goal.time_zone)
+    after = goal if usd is None else replace(goal, current=EXACT.subtract(goal.current, usd))
+    return {
+        "goalId": goal.goal_id,
+        "name": goal.name,
+        "progressBefore": ratio(progress(goal)),
+        "progressAfter": None if usd is None else ratio(progress(after)),
+        "onTrackBefore": on_track(goal, today),
+        "onTrackAfter": None if usd is None else on_track(after, today),
+    }
+
+
 def shown(goal: GoalRow, now: datetime) -> dict[str, object]:
     """A goal as it goes on the wire now."""
     return resource(goal, day_of(now, goal.time_zone))

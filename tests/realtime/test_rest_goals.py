@@ -95,6 +95,25 @@ async def test_goal_of_a_bucket_has_what_the_bucket_holds(me: Client, pool: Pool
     assert (by_hand["link"], by_hand["currentAmount"], by_hand["milestones"]) == (None, "1.00", [25])
 
 
+async def test_simulated_spend_says_what_it_does_to_the_goal_of_its_bucket(me: Client, pool: Pool) -> None:
+    bucket = await rows.bucket(pool, me.address, b"bike", holds=50_000_000)
+    goal = (await make(me, link={"kind": "bucket", "id": bucket.bucket_id}, targetDate=SOON)).json
+    await make(me, name="Other")
+    ask = {"chainId": CHAIN.id, "bucket": "bike", "token": CHAIN.tokens[0].address, "amount": "30000000"}
+    (impact,) = (await me.post("/v1/budgets/simulate", ask)).json["goals"]
+    assert impact == {
+        "goalId": goal["goalId"],
+        "name": "Bike",
+        "progressBefore": "0.25",
+        "progressAfter": "0.1",
+        "onTrackBefore": True,
+        "onTrackAfter": True,
+    }
+    unpriced = (await me.post("/v1/budgets/simulate", {**ask, "token": "0x" + "e" * 40})).json
+    assert (unpriced["goals"][0]["progressAfter"], unpriced["goals"][0]["onTrackAfter"]) == (None, None)
+    assert (await me.get(f"/v1/goals/{goal['goalId']}")).json == goal
+
+
 async def test_goal_of_an_identifier_is_called_by_its_own_id(me: Client) -> None:
     goal = (await make(me, link={"kind": "v2", "chainId": CHAIN.id})).json
     assert goal["link"] == {"kind": "v2", "chainId": CHAIN.id, "id": goal["goalId"]}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from config.chains import Chain, Feed, Token
 from handlers.events import BY_NAME
 from handlers.resources import Goal
-from handlers.rules import goals
+from handlers.rules import goals, push_texts
 from handlers.rules.goals import Measured, Occasion, Undoing, look, rebuilt, undo
 from handlers.rules.inbox import Inbox, told_id
 from handlers.rules.prices import Prices
@@ -159,6 +159,10 @@ def test_push_of_a_milestone_is_named_without_its_block() -> None:
         (intent,) = box.intents
         subjects.add(intent.subject)
         events |= {draft.event_id for draft in done.drafts}
+        text = push_texts.text(intent.kind, intent.facts, locale="en", hide_amounts=True)
+        assert text == push_texts.Text("🎯 Goal Milestone!", "You're 25% towards your Bike!")
+        data = push_texts.data(intent.kind, intent.facts, event_id=intent.event_id, seq=3)
+        assert (data["type"], data["goal_id"], data["progress"]) == ("goal_milestone", goal().goal_id, "25")
         assert (intent.kind, intent.facts["goal_id"]) == ("goal_milestone", goal().goal_id)
     assert len(subjects) == 1
     assert len(events) == 6
