@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help install lint test test-all sim prove-cuts prove-hostile bench bench-ingest bench-deliver bench-decode bench-catchup bench-categorize bench-analytics run demo lock clean
+.PHONY: help install lint test test-all sim prove-cuts prove-hostile prove-nodes bench bench-ingest bench-deliver bench-decode bench-catchup bench-categorize bench-analytics run demo lock clean
 
 help: ## Show what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ prove-cuts: install ## Official clients cut 200 times over two servers: nothing 
 
 prove-hostile: install ## 100,000 hostile packets beside honest clients
 	$(BIN)/python -m tests.load.hostile
+
+prove-nodes: install ## Three nodes that fail, lag and lie, each way 100 times: no block skipped, no event doubled
+	$(BIN)/python -m tests.load.nodes
 
 bench: bench-ingest bench-deliver bench-decode ## Figures of the hot paths, with machine and commit
 

@@ -134,7 +134,8 @@ def _known_header(rpc: Rpc, answer: Any, which: str) -> Header:
 async def logs_of(rpc: Rpc, blocks: Sequence[str], filters: Sequence[LogFilter]) -> list[tuple[Log, ...]]:
     """Each block's logs, by block hash, in log order: one request for all blocks."""
     method = "eth_getLogs"
-    answers = await rpc.batch([(method, ({"blockHash": block, **f.params},)) for block in blocks for f in filters])
+    calls: list[Call] = [(method, ({"blockHash": block, **f.params},)) for block in blocks for f in filters]
+    answers = await rpc.batch(calls, together=len(filters))
     found: list[tuple[Log, ...]] = []
     for i, block in enumerate(blocks):
         parts = answers[i * len(filters) : (i + 1) * len(filters)]

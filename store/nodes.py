@@ -140,6 +140,10 @@ class Pool:
         fit = tuple(i for i in self.order if not self.nodes[i].is_aside(now))
         return fit or tuple(sorted(self.order, key=lambda i: self.nodes[i].aside_until))
 
+    def jury(self, now: float) -> tuple[int, ...]:
+        """Who may vote: also who is put aside, unless for a lie."""
+        return tuple(i for i in self.order if not (self.nodes[i].is_aside(now) and self.nodes[i].aside_for in _LIES))
+
     def best_head(self, i: int, now: float) -> int:
         """The newest block number that is known beside node `i`."""
         peers = (node for at, node in enumerate(self.nodes) if at != i and not node.is_aside(now))

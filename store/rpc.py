@@ -7,11 +7,11 @@ Who is asked is decided in store/nodes.py; store/probe.py asks every node now an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
 import structlog
@@ -55,7 +55,8 @@ class Rpc:
         self._endpoints = endpoints(urls, timeout_s, session)
         self._pool = Pool.of(len(urls), limits or Limits())
         self._answered: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
-        self._avoided: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
+        self._torn: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._avoided: WeakKeyDictionary[asyncio.Task[Any], Collection[int]] = WeakKeyDictionary()
 
     @property
     def nodes(self) -> int:
@@ -74,6 +75,11 @@ class Rpc:
         return self._answered.get(_task(), self._order()[0])
 
     @property
+    def torn(self) -> bool:
+        """Whether calls that belong together came in several requests, when this task asked last."""
+        return _task() in self._torn
+
+    @property
     def limits(self) -> Limits:
         """What is asked of the nodes."""
         return self._pool.limits
@@ -86,19 +92,25 @@ class Rpc:
         """The result of one call."""
         return (await self.batch([(method, params)]))[0]
 
-    async def batch(self, calls: Sequence[Call]) -> list[Any]:
-        """Results in the order of the calls; raises the first RpcError among them."""
-        answers = await self.answers(calls)
+    async def batch(self, calls: Sequence[Call], *, together: int = 1) -> list[Any]:
+        """Results in the order of the calls; raises the first RpcError among them.
+
+        Each `together` calls are sent in one request, to be answered from one view of the chain, unless the node takes
+        fewer: then `torn` says so.
+        """
+        answers = await self.answers(calls, together=together)
         for answer in answers:
             if isinstance(answer, RpcError):
                 self.turn(0 if answer.too_much or answer.unknown_method else WEIGHTS["jsonrpc"])
                 raise answer
         return answers
 
-    async def answers(self, calls: Sequence[Call]) -> list[Any]:
+    async def answers(self, calls: Sequence[Call], *, together: int = 1) -> list[Any]:
         """Results in the order of the calls, an RpcError of kind jsonrpc where the node refused one."""
-        parts = [calls[start : start + jsonrpc.BATCH] for start in range(0, len(calls), jsonrpc.BATCH)]
-        return [answer for part in parts for answer in await self._anywhere(part)]
+        self._torn.discard(_task())
+        size = _multiple(jsonrpc.BATCH, together)
+        parts = [calls[start : start + size] for start in range(0, len(calls), size)]
+        return [answer for part in parts for answer in await self._anywhere(part, together=together)]
 
     def turn(self, weight: float = WEIGHTS["jsonrpc"], *, reason: Reason = "error") -> None:
         """Prefer another node than the one that answered last from now on; the fault weighs so much against it."""
@@ -121,10 +133,10 @@ class Rpc:
             raise self.fault("malformed", detail, method=method) from error
 
     @contextmanager
-    def elsewhere(self, i: int) -> Iterator[None]:
-        """Ask others before node `i` meanwhile, in this task."""
+    def elsewhere(self, whom: Collection[int]) -> Iterator[None]:
+        """Ask others before these nodes meanwhile, in this task."""
         task = _task()
-        self._avoided[task] = i
+        self._avoided[task] = whom
         try:
             yield
         finally:
@@ -166,34 +178,44 @@ class Rpc:
         for i, endpoint in enumerate(self._endpoints):
             metrics.RPC_NODE_LAG.labels(chain, endpoint.label).set(self._pool.lag(i, now))
 
-    async def ask_each(self, calls: Sequence[Call], *, within_s: float) -> dict[int, list[Any]]:
-        """The same calls to every node that is not put aside, at once: the answers by node, of those that answered."""
-        tasks = {asyncio.create_task(self._alone(i, calls)): i for i in self._pool.usable(_now())}
+    @property
+    def usable(self) -> tuple[int, ...]:
+        """Nodes that are not put aside, or all if all are."""
+        return self._pool.usable(_now())
+
+    @property
+    def jury(self) -> tuple[int, ...]:
+        """Nodes that may vote."""
+        return self._pool.jury(_now())
+
+    async def ask_each(self, whom: Sequence[int], calls: Sequence[Call], *, within_s: float) -> dict[int, list[Any]]:
+        """The same calls to some nodes at once: the answers by node, of those that answered."""
+        tasks = {asyncio.create_task(self._alone(i, calls)): i for i in whom}
         late: set[asyncio.Task[list[Any] | None]] = set()
         try:
-            done, late = await asyncio.wait(tasks, timeout=within_s)
+            done, late = await asyncio.wait(tasks, timeout=within_s) if tasks else (set(), set())
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         for task in late:
-            self._failed(tasks[task], RpcError("timeout", f"no answer within {within_s:g} s", method=calls[0][0]))
+            self.failed(tasks[task], RpcError("timeout", f"no answer within {within_s:g} s", method=calls[0][0]))
         return {tasks[task]: answers for task in done if (answers := task.result()) is not None}
 
     async def _alone(self, i: int, calls: Sequence[Call]) -> list[Any] | None:
         try:
             answers = await self._in_batches(i, calls)
         except RpcError as error:
-            self._failed(i, error)
+            self.failed(i, error)
             return None
-        self._learn(i, calls, answers)
+        self._note_refusals(i, answers)
         return answers
 
     def _order(self) -> tuple[int, ...]:
         """Whom to ask, in order."""
         order = self._pool.usable(_now())
-        avoided = self._avoided.get(_task())
-        return order if avoided not in order else (*(i for i in order if i != avoided), avoided)
+        avoided = self._avoided.get(_task(), ())
+        return tuple(sorted(order, key=avoided.__contains__)) if avoided else order
 
     def _learn(self, i: int, calls: Sequence[Call], answers: Sequence[Any]) -> None:
         """Heads that pass by tell how a node does: no call is made for them."""
@@ -207,32 +229,36 @@ class Rpc:
 
     # Asking ---------------------------------------------------------------------------------------------------------
 
-    async def _anywhere(self, calls: Sequence[Call]) -> list[Any]:
+    async def _anywhere(self, calls: Sequence[Call], *, together: int) -> list[Any]:
         """Try each node once."""
         last: RpcError | None = None
         for i in self._order():
             try:
                 await self._check_chain(i)
-                answers = await self._in_batches(i, calls)
+                answers = await self._in_batches(i, calls, together=together)
             except WrongChain:
                 continue
             except RpcError as error:
                 last = error
-                self._failed(i, error)
+                self.failed(i, error)
                 continue
             self._answered[_task()] = i
-            for answer in answers:
-                if isinstance(answer, RpcError):
-                    self._note(i, answer)
+            self._note_refusals(i, answers)
             self._learn(i, calls, answers)
             return answers
         if last is None:
             raise WrongChain(f"no url of chain {self.chain_id} serves it: correct `id` or `rpc` of its row")
         raise last
 
-    def _failed(self, i: int, error: RpcError) -> None:
+    def failed(self, i: int, error: RpcError) -> None:
+        """Take note of what went wrong with a node; the next one is asked from now on."""
         self._note(i, error)
         self.observe(i, Failed(WEIGHTS[error.kind]))
+
+    def _note_refusals(self, i: int, answers: Sequence[Any]) -> None:
+        for answer in answers:
+            if isinstance(answer, RpcError):
+                self._note(i, answer)
 
     def _note(self, i: int, error: RpcError) -> None:
         metrics.RPC_ERRORS.labels(str(self.chain_id), error.kind).inc()
@@ -267,12 +293,15 @@ class Rpc:
         """The same by the names of the nodes, for a log line."""
         return {self._endpoints[i].label: value for i, value in by_node.items()}
 
-    async def _in_batches(self, i: int, calls: Sequence[Call]) -> list[Any]:
+    async def _in_batches(self, i: int, calls: Sequence[Call], *, together: int = 1) -> list[Any]:
         """Ask one node in as large batches as it takes."""
         endpoint = self._endpoints[i]
         answers: list[Any] = []
         while len(answers) < len(calls):
-            part = calls[len(answers) : len(answers) + endpoint.batch.size]
+            size = _multiple(endpoint.batch.size, together)
+            if size < together:
+                self._torn.add(_task())
+            part = calls[len(answers) : len(answers) + size]
             try:
                 answers += await endpoint.ask(part)
             except RpcError as error:
@@ -284,6 +313,11 @@ class Rpc:
             else:
                 endpoint.batch.worked(len(part))
         return answers
+
+
+def _multiple(size: int, together: int) -> int:
+    """The largest multiple of `together` that fits, or `size` itself where none does."""
+    return size // together * together or size
 
 
 def _now() -> float:

@@ -29,6 +29,8 @@ CHUNK = 16
 """Blocks asked for in one batch while catching up."""
 CHUNKS_IN_FLIGHT = 4
 """Batches that run ahead of the block being applied: hides the node's round trip; bounds memory to 64 blocks."""
+OPINIONS = 2
+"""Other nodes that must have no logs of a block either before its bloom is taken to be wrong."""
 BLOOM_BITS = 2048
 EMPTY_LOGS = Failed(1.5, "empty_logs")
 """A node that answers like that lags behind its own head: the second time within seconds it is put aside."""
@@ -39,12 +41,23 @@ class Interest:
     """What is asked of a chain's nodes, block by block."""
 
     filters: tuple[LogFilter, ...]
-    masks: tuple[int, ...]
-    """Bits of a header's bloom that are all set when the block may hold such a log; one mask for each kind."""
+    masks: tuple[tuple[int, ...], ...]
+    """Per filter: bits of a header's bloom that are all set when the block may hold such a log, for each kind of it."""
 
     def may_be_in(self, bloom: int | None) -> bool:
         """Whether a block with this bloom may hold a log of ours."""
-        return bloom is not None and any(bloom & mask == mask for mask in self.masks)
+        return any(_may_be_in(bloom, masks) for masks in self.masks)
+
+    def lacks(self, logs: Sequence[Log], bloom: int | None, *, torn: bool) -> bool:
+        """Whether logs are missing that the bloom says may be there.
+
+        Filters that were answered together are missing together: a node has a block's logs or not. `torn`: they were
+        not, and each is looked at by itself.
+        """
+        if not torn:
+            return not logs and self.may_be_in(bloom)
+        without = (not any(f.takes(log) for log in logs) for f in self.filters)
+        return any(none and _may_be_in(bloom, masks) for none, masks in zip(without, self.masks, strict=True))
 
 
 def interest_in(chain: Chain) -> Interest:
@@ -57,8 +70,9 @@ def interest_in(chain: Chain) -> Interest:
     filters = [LogFilter((*ours, *notices))] if ours else []
     filters += _of_tables([(topics, emitters) for topics, emitters in said if emitters])
     # Notices are left out of the masks: half the contracts of a chain emit them, and they move no money.
-    masks = [_bits(topic) for topic in ours]
-    masks += [_bits(topic) | _bits(emitter) for topics, emitters in said for topic in topics for emitter in emitters]
+    of_tables = [_bits(topic) | _bits(emitter) for topics, emitters in said for topic in topics for emitter in emitters]
+    masks = [tuple(_bits(topic) for topic in ours)] if ours else []
+    masks += [tuple(of_tables)] if of_tables else []
     return Interest(tuple(filters), tuple(masks))
 
 
@@ -71,6 +85,10 @@ def _of_tables(said: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[
         return []
     topics = dict.fromkeys(topic for topics, _ in said for topic in topics)
     return [LogFilter(tuple(topics), tuple(emitter for _, emitters in said for emitter in emitters))]
+
+
+def _may_be_in(bloom: int | None, masks: Sequence[int]) -> bool:
+    return bloom is not None and any(bloom & mask == mask for mask in masks)
 
 
 @cache
@@ -88,10 +106,14 @@ async def fetch(rpc: Rpc, chain_id: int, headers: Sequence[Header], interest: In
     if not interest.filters:
         return [block_of(chain_id, header) for header in headers]
     found = await logs_of(rpc, [header.hash for header in headers], interest.filters)
-    source = rpc.asked
-    for i, (header, logs) in enumerate(zip(headers, found, strict=True)):
-        if not logs and interest.may_be_in(header.bloom):
-            found[i] = await _second_look(rpc, chain_id, header, interest, source=source)
+    torn = rpc.torn
+    suspects = [
+        i
+        for i, (header, logs) in enumerate(zip(headers, found, strict=True))
+        if interest.lacks(logs, header.bloom, torn=torn)
+    ]
+    if suspects:
+        await _look_again(rpc, chain_id, headers, found, interest, suspects=suspects)
     return await with_receipts(rpc, chain_id, list(zip(headers, found, strict=True)))
 
 
@@ -112,27 +134,54 @@ def may_be_ours(log: Log) -> bool:
     return log.topics[0] != abi.TRANSFER or len(log.topics) == 3
 
 
-async def _second_look(rpc: Rpc, chain_id: int, header: Header, interest: Interest, *, source: int) -> tuple[Log, ...]:
-    """No logs, though the bloom says that there may be: a lagging node answers like that. Ask once more, then believe.
+async def _look_again(
+    rpc: Rpc,
+    chain_id: int,
+    headers: Sequence[Header],
+    found: list[tuple[Log, ...]],
+    interest: Interest,
+    *,
+    suspects: Sequence[int],
+) -> None:
+    """No logs, though the blooms say that there may be: a lagging node answers like that. Ask again, then believe.
 
-    Another node is asked if there is one, else this one's receipts.
+    Others are asked where there are any, two if there are two, else this node's receipts. What they have is added.
     """
-    logs: tuple[Log, ...] | None = None
+    source = rpc.asked
+    asked = {source}
+    for _ in range(min(OPINIONS, max(1, rpc.nodes - 1))):
+        with rpc.elsewhere(asked):
+            more = await _another_opinion(rpc, [headers[i] for i in suspects], interest)
+            asked.add(rpc.asked)
+        left = []
+        for i, logs in zip(suspects, more, strict=True):
+            missed = {*logs} - {*found[i]}
+            if not missed:
+                left.append(i)
+                continue
+            found[i] = tuple(sorted({*found[i], *missed}, key=lambda log: log.log_index))
+            rpc.observe(source, EMPTY_LOGS)
+            _tell(chain_id, headers[i], "repaired", logs=len(missed))
+        suspects = left
+        if not suspects:
+            return
+    for i in suspects:
+        _tell(chain_id, headers[i], "believed", logs=len(found[i]))
+
+
+async def _another_opinion(rpc: Rpc, headers: Sequence[Header], interest: Interest) -> list[tuple[Log, ...]]:
     if rpc.nodes == 1 and rpc.offers("eth_getBlockReceipts"):
         try:
-            logs = await logs_by_receipts(rpc, header.hash, interest.filters)
+            return [await logs_by_receipts(rpc, header.hash, interest.filters) for header in headers]
         except RpcError as error:
             if not error.unknown_method:
                 raise
-    if logs is None:
-        with rpc.elsewhere(source):
-            (logs,) = await logs_of(rpc, [header.hash], interest.filters)
-    if logs:
-        rpc.observe(source, EMPTY_LOGS)
-    outcome = "repaired" if logs else "believed"
+    return await logs_of(rpc, [header.hash for header in headers], interest.filters)
+
+
+def _tell(chain_id: int, header: Header, outcome: str, *, logs: int) -> None:
     metrics.EMPTY_LOGS.labels(str(chain_id), outcome).inc()
-    logger.info("empty_logs", outcome=outcome, chain=chain_id, number=header.number, hash=header.hash, logs=len(logs))
-    return logs
+    logger.info("empty_logs", outcome=outcome, chain=chain_id, number=header.number, hash=header.hash, logs=logs)
 
 
 def block_of(

@@ -19,7 +19,7 @@ from handlers.chain_events import DecodedBlock
 from handlers.rules.holdings import NOTHING_READ, Values
 from store.chain import Header, header_at, headers_at
 from store.prices import PriceRow
-from store.probe import outvoted
+from store.probe import vote
 from store.records import Address, Block, BlockRef, Cursor
 from store.rpc import Rpc, RpcError
 from watchers.balances import STATE_DEPTH, read_openings
@@ -36,6 +36,8 @@ logger = structlog.get_logger(__name__)
 
 RETRY_S = (0.1, 5.0)
 """First and longest pause after a node failed (s): a node that is one block late answers the first retry."""
+VOTES = 5
+"""Votes that no other node need answer before a node is believed alone (3 s): the others may be gone for long."""
 SAME_HEAD_TRIES = 5
 """Tries of one announced head before the node is asked for its newest: it may have been replaced (3 s in all)."""
 
@@ -129,6 +131,8 @@ class Follower:
         self._told = (0, 0)
         self._final = 0
         """Number of the newest block of ours that a node named final."""
+        self._unanswered = 0
+        """Votes in a row that no other node answered."""
         self._final_looked: BlockRef | None = None
         self._recent: deque[BlockRef] = deque(maxlen=chain.confirmations + 1)
 
@@ -249,7 +253,8 @@ class Follower:
     async def _doubt(self, number: int) -> None:
         """Before anything is taken back, let the other nodes vote on a block that one of them has replaced.
 
-        Raises an RpcError when they still have ours: the node is passed over, and the next one is asked anew.
+        Raises an RpcError when they still have ours: the node is passed over, and the next one is asked anew. It is
+        raised a few times as well while none of them answers.
         """
         tip = self.tip
         if tip is None or self._rpc.alone:
@@ -257,8 +262,15 @@ class Follower:
         ours = tip.hash if number == tip.number else await self._ledger.hash_at(number)
         theirs = await header_at(self._rpc, number)
         grave = number <= tip.number - self.chain.confirmations
-        if theirs.hash == ours or await outvoted(self._rpc, number, ours, theirs=theirs.hash, grave=grave):
+        judged = "upheld"
+        if (
+            theirs.hash == ours
+            or (judged := await vote(self._rpc, number, ours, theirs=theirs.hash, grave=grave)) == "outvoted"
+        ):
             raise RpcError("malformed", f"another block {number} than the other nodes'", method="eth_getBlockByNumber")
+        self._unanswered = self._unanswered + 1 if judged == "unanswered" else 0
+        if 0 < self._unanswered < VOTES:
+            raise RpcError("null", f"no other node says which block {number} is", method="eth_getBlockByNumber")
 
     # The ledger -----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from store import probe as module
 from store.chain import headers_at
-from store.probe import outvoted, probe
+from store.probe import probe, vote
 from store.rpc import Limits, Rpc
 from tests.watchers.node import CHAIN_ID, ScriptedNode
 
@@ -133,7 +133,7 @@ async def test_node_alone_against_two_is_outvoted(nodes: list[ScriptedNode], rpc
     disagreements = gauge("expendi_rpc_disagreements_total") or 0
 
     with structlog.testing.capture_logs() as logs:
-        assert await outvoted(rpc, number, ours, theirs=theirs.hash, grave=False)
+        assert await vote(rpc, number, ours, theirs=theirs.hash, grave=False) == "outvoted"
 
     assert gauge("expendi_rpc_disagreements_total") == disagreements + 1
     assert [line["log_level"] for line in logs if line["event"] == "rpc_disagreement"] == ["warning"]
@@ -151,13 +151,13 @@ async def test_majority_is_believed_against_what_we_committed(nodes: list[Script
     assert theirs is not None
 
     with structlog.testing.capture_logs() as logs:
-        assert not await outvoted(rpc, number, ours, theirs=theirs.hash, grave=True)
+        assert await vote(rpc, number, ours, theirs=theirs.hash, grave=True) == "upheld"
 
     assert rpc.nodes == 2
     assert any(line["event"] == "rpc_disagreement" and line["log_level"] == "error" for line in logs)
 
 
-async def test_nobody_else_answers_and_the_node_is_believed(
+async def test_vote_that_nobody_else_answers_says_so(
     nodes: list[ScriptedNode], rpc: Rpc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "VOTE_S", 0.1)
@@ -168,4 +168,23 @@ async def test_nobody_else_answers_and_the_node_is_believed(
     nodes[1].fail("*", "hang")
     nodes[2].lag = 6
 
-    assert not await outvoted(rpc, number, ours, theirs=theirs.hash, grave=True)
+    assert await vote(rpc, number, ours, theirs=theirs.hash, grave=True) == "unanswered"
+
+
+async def test_node_that_is_aside_for_its_errors_still_votes_and_one_that_lied_does_not(
+    nodes: list[ScriptedNode], rpc: Rpc
+) -> None:
+    for _ in range(2):
+        nodes[1].fail("*", "not_json")
+        await probe(rpc, within_s=1)
+    nodes[2].chain_id = 5
+    await probe(rpc, within_s=1)
+    assert rpc.nodes == 1
+    number, ours = 18, nodes[0].hashes[18]
+    nodes[0].reorg(5)
+    (theirs,) = await headers_at(rpc, [number])
+    assert theirs is not None
+    asked = [node.requests for node in nodes]
+
+    assert await vote(rpc, number, ours, theirs=theirs.hash, grave=True) == "outvoted"
+    assert [node.requests for node in nodes] == [asked[0], asked[1] + 1, asked[2]]

@@ -12,7 +12,7 @@ from aiohttp import ClientSession
 
 from config.chains import Chain
 from handlers.chain_events import ChainEvent, DecodedBlock, FundsDeposited
-from store.rpc import Rpc
+from store.rpc import Limits, Rpc
 from tests.waiting import until
 from tests.watchers.ledger import FakeLedger
 from tests.watchers.node import ScriptedNode
@@ -52,11 +52,17 @@ class Run:
 
 @asynccontextmanager
 async def following(
-    chain: Chain, ledger: FakeLedger, *, poll_s: float = 0.02, timeout_s: float = 1, every_blocks: int = 150
+    chain: Chain,
+    ledger: FakeLedger,
+    *,
+    poll_s: float = 0.02,
+    timeout_s: float = 1,
+    limits: Limits | None = None,
+    every_blocks: int = 150,
 ) -> AsyncIterator[Run]:
     stop = asyncio.Event()
     async with ClientSession() as session:
-        rpc = Rpc(chain.rpc, timeout_s, session, chain_id=chain.id)
+        rpc = Rpc(chain.rpc, timeout_s, session, chain_id=chain.id, limits=limits)
         async with Heads(chain, rpc, session=session, poll_s=poll_s, timeout_s=timeout_s, stop=stop) as heads:
             follower = Follower(chain, rpc, ledger, heads, stop, feeds=Feeds(chain, rpc, every_blocks=every_blocks))
             task = asyncio.create_task(follow(follower, heads, stop))

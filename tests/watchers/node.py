@@ -20,7 +20,7 @@ from tests.watchers.said import FACTORY, USDC, WALLET, Tx, topic
 
 CHAIN_ID = 1337
 GENESIS_TIME = 1_790_000_000
-Fault = Literal["drop", "hang", "http", "throttled", "jsonrpc", "not_json", "wrong_id", "null", "empty"]
+Fault = Literal["drop", "hang", "http", "throttled", "jsonrpc", "not_json", "wrong_id", "null", "empty", "too_large"]
 
 
 class Refusal(Exception):
@@ -249,7 +249,7 @@ class ScriptedNode:
             return web.Response(status=500 if fault == "http" else 429, text="<html>busy</html>")
         if fault == "not_json":
             return web.Response(text="{")
-        if many and (not self.takes_batches or len(calls) > self.longest_batch):
+        if many and (not self.takes_batches or len(calls) > self.longest_batch or fault == "too_large"):
             if self.refuses_batch_by == "413":
                 return web.Response(status=413, text="<html>too large</html>")
             error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": "batch too large"}}

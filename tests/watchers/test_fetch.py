@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
 import pytest
@@ -140,6 +140,53 @@ async def test_another_node_is_asked_where_there_is_one(
 
         assert len(found.logs) == 1
         assert (node.calls["eth_getLogs"], other.calls["eth_getLogs"]) == (2, 2)
+
+
+async def test_logs_of_one_filter_that_were_held_back_are_not_lost_where_filters_are_asked_one_by_one(
+    node: ScriptedNode, session: ClientSession, interest: Interest
+) -> None:
+    block = node.mine(Tx((deposited(), transferred(ALICE, BOB))))
+    async with ScriptedNode(blocks=node.blocks) as other:
+        for which in (0, 1):
+            node.takes_batches = False
+            rpc = Rpc([node.url, other.url], 1, session, chain_id=CHAIN_ID)
+            (head,) = [await header(rpc, block)]
+            with pytest.MonkeyPatch.context() as patched:
+                if which == 1:  # the first filter is answered, the second is not
+                    patched.setattr(node, "on_call", hold_back_after_one(node))
+                else:
+                    node.fail("eth_getLogs", "empty")
+                (found,) = await fetch(rpc, CHAIN_ID, [head], interest)
+
+            assert len(found.logs) == 2, which
+
+
+async def test_filters_of_a_block_stay_in_one_request(node: ScriptedNode, rpc: Rpc, interest: Interest) -> None:
+    node.longest_batch = 3
+    for _ in range(5):
+        node.mine(Tx((deposited(),)))
+    headers = [await header(rpc, block) for block in node.blocks[1:]]
+    await fetch(rpc, CHAIN_ID, headers, interest)
+    assert not rpc.torn
+    before = node.requests
+
+    blocks = await fetch(rpc, CHAIN_ID, headers, interest)
+
+    assert [len(block.logs) for block in blocks] == [1] * 5
+    assert node.requests - before == 5 + 3  # two calls for each block's logs; five receipts, two at a time
+    assert not rpc.torn
+
+
+def hold_back_after_one(node: ScriptedNode) -> Callable[[str, Sequence[object]], None]:
+    asked = []
+
+    def look(method: str, _params: Sequence[object]) -> None:
+        if method == "eth_getLogs":
+            asked.append(method)
+            if len(asked) == 4:  # both in one request, refused; then one by one: this is the second
+                node.fail("eth_getLogs", "empty")
+
+    return look
 
 
 async def test_bloom_may_be_wrong_and_is_then_not_believed(node: ScriptedNode, rpc: Rpc, interest: Interest) -> None:
