@@ -58,9 +58,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The node told its newest block number."""
+    """The node told its newest block number. `vouched`: beside it, that it serves our chain and a block of ours."""
 
     head: int
+    vouched: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ class Node:
 
     head: int | None = None
     """Newest number it told; None before the first and after it was put aside."""
+    vouched: int = 0
+    """Newest number by which others are measured: one that it made up must not make them look late."""
     top: int = -1
     """Highest number it told."""
     moved_at: float = 0.0
@@ -145,9 +148,9 @@ class Pool:
         return tuple(i for i in self.order if not (self.nodes[i].is_aside(now) and self.nodes[i].aside_for in _LIES))
 
     def best_head(self, i: int, now: float) -> int:
-        """The newest block number that is known beside node `i`."""
+        """The newest block number that others than node `i` vouch for."""
         peers = (node for at, node in enumerate(self.nodes) if at != i and not node.is_aside(now))
-        return max((node.head or 0 for node in peers), default=0)
+        return max((node.vouched for node in peers), default=0)
 
     def lag(self, i: int, now: float) -> int:
         """Blocks that node `i` is behind the best head; 0 when it told none."""
@@ -174,9 +177,9 @@ def observe(pool: Pool, i: int, seen: Seen, *, now: float) -> tuple[Pool, Verdic
             if unknown < UNKNOWN_STRIKES:
                 return pool, None
             return _passed_over(pool, i, "disagreement", now=now, aside=True, was_first=was_first)
-        case Told(head):
+        case Told(head, vouched):
             before = pool.nodes[i]
-            pool = _with(pool, i, _moved(before, head, now))
+            pool = _with(pool, i, _moved(before, head, now, vouched=vouched))
             reason_or_none = _fault_of_head(pool, i, before.head, now)
             if reason_or_none is None:
                 return pool, None
@@ -234,7 +237,8 @@ def _weighed(node: Node, weight: float, now: float) -> Node:
     return replace(node, weight=node.weight_at(now) + weight, weighed_at=now)
 
 
-def _moved(node: Node, head: int, now: float) -> Node:
+def _moved(node: Node, head: int, now: float, *, vouched: bool) -> Node:
+    node = replace(node, vouched=head) if vouched else node
     if head > node.top:
         return replace(node, head=head, top=head, moved_at=now)
     return replace(node, head=head)

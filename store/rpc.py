@@ -225,14 +225,17 @@ class Rpc:
                     head = quantity(answer.get("number"))
                 except ValueError:
                     continue  # whoever reads the answer says so
-                self.observe(i, Told(head))
+                self.observe(i, Told(head, vouched=False))
 
     # Asking ---------------------------------------------------------------------------------------------------------
 
     async def _anywhere(self, calls: Sequence[Call], *, together: int) -> list[Any]:
         """Try each node once."""
         last: RpcError | None = None
-        for i in self._order():
+        order = self._order()
+        for i in (*order, *(i for i in range(len(self._endpoints)) if i not in order)):
+            if last is not None and i not in order:
+                break  # who is put aside is asked only where all others turn out to serve another chain
             try:
                 await self._check_chain(i)
                 answers = await self._in_batches(i, calls, together=together)

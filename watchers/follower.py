@@ -262,15 +262,13 @@ class Follower:
         ours = tip.hash if number == tip.number else await self._ledger.hash_at(number)
         theirs = await header_at(self._rpc, number)
         grave = number <= tip.number - self.chain.confirmations
-        judged = "upheld"
-        if (
-            theirs.hash == ours
-            or (judged := await vote(self._rpc, number, ours, theirs=theirs.hash, grave=grave)) == "outvoted"
-        ):
+        outcome = await vote(self._rpc, number, ours, theirs=theirs.hash, grave=grave) if theirs.hash != ours else None
+        self._unanswered = self._unanswered + 1 if outcome == "unanswered" else 0
+        if outcome in (None, "outvoted"):
             raise RpcError("malformed", f"another block {number} than the other nodes'", method="eth_getBlockByNumber")
-        self._unanswered = self._unanswered + 1 if judged == "unanswered" else 0
         if 0 < self._unanswered < VOTES:
             raise RpcError("null", f"no other node says which block {number} is", method="eth_getBlockByNumber")
+        self._unanswered = 0
 
     # The ledger -----------------------------------------------------------------------------------------------------
 
@@ -288,6 +286,7 @@ class Follower:
         read = await self._feeds.read(decoded, await self._ledger.to_price(decoded), head=head)
         await self._ledger.apply(decoded, head=head, finalized=finalized, openings=openings, read=read, values=values)
         self.tip = block.ref
+        self._unanswered = 0
         self._stand()
         self.moved = True
         self._told = (head, finalized)

@@ -111,10 +111,10 @@ class Stage:
 
     async def all_in_use(self) -> None:
         """Wait until no node is put aside: only one is bad at a time."""
+        now = asyncio.get_running_loop().time()
 
         def asked() -> bool:
-            recently = asyncio.get_running_loop().time() - 3 * PROBE_S
-            return all(node.asked_at > recently for node in self.nodes)
+            return all(node.asked_at > now for node in self.nodes)
 
         await until(asked, 30, what="all nodes in use")
 

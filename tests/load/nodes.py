@@ -48,6 +48,7 @@ from tests.load.liars import FINAL_AFTER, USERS, Liar, Script
 from tests.load.product import Urls, engines
 from tests.waiting import until
 from tests.watchers.node import CHAIN_ID
+from tests.watchers.said import USDC
 from watchers import follower
 
 SEEN_WITHIN_S = 15.0
@@ -158,7 +159,8 @@ async def _set_up(plan: Plan, urls: Urls, closing: AsyncExitStack) -> Stage:
     script = Script(random.Random(plan.seed))
     for _ in range(FINAL_AFTER + 20):
         script.mine()
-    liars = [await closing.enter_async_context(Liar(script=script)) for _ in range(3)]
+    held = {(USDC, user): 0 for user in USERS}
+    liars = [await closing.enter_async_context(Liar(script=script, balances=held)) for _ in range(3)]
     chain = replace(liars[0].chain(*liars[1:], confirmations=CONFIRMATIONS, finality_depth=64), lag_blocks=LAG_BLOCKS)
     settings = Settings(
         database_url=urls.database,

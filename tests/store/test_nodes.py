@@ -120,6 +120,12 @@ def test_what_a_node_told_before_its_pause_is_forgotten() -> None:
     assert verdict is None
 
 
+def test_height_that_nobody_vouches_for_makes_nobody_late() -> None:
+    _, verdicts = after([*HEADS, (1, 0, Told(10**9, vouched=False)), (2, 1, Told(101)), (2, 2, Told(101))])
+
+    assert verdicts[-2:] == [None, None]
+
+
 def test_node_that_is_aside_is_not_put_aside_again() -> None:
     pool, verdicts = after([(0, 1, Lied("disagreement")), (1, 1, Lied("disagreement"))])
 

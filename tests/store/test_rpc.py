@@ -10,6 +10,7 @@ from aiohttp import ClientSession
 from prometheus_client import REGISTRY
 
 from store import jsonrpc as module
+from store.nodes import Failed
 from store.rpc import Call, Rpc, RpcError, WrongChain, host, quantity
 from tests.watchers.node import CHAIN_ID, Fault, ScriptedNode
 
@@ -267,3 +268,19 @@ async def test_concurrent_calls_fail_over_once(node: ScriptedNode, other: Script
 def test_number_must_be_written_as_one(value: object) -> None:
     with pytest.raises(ValueError, match=r"number|invalid"):
         quantity(value)
+
+
+async def test_node_that_is_aside_is_asked_before_the_chain_is_given_up_as_another(
+    node: ScriptedNode, other: ScriptedNode, session: ClientSession
+) -> None:
+    rpc = make_rpc(session, node, other)
+    node.fail("*", "not_json", "not_json")
+    for _ in range(2):
+        await rpc.call("web3_clientVersion")
+        rpc.turn()
+    other.chain_id = 5
+    rpc.serves(1, 5)  # as the probe finds out
+    rpc.observe(0, Failed(9))
+    assert rpc.nodes >= 1
+
+    assert await rpc.call("web3_clientVersion") == "scripted/1.0"
