@@ -172,8 +172,8 @@ async def test_failing_node_is_an_error_and_never_no_price(market: Market, monke
     rpc, ledger = market.rpc(), FakeLedger(market.chain)
     answers = rpc.answers
 
-    async def refusing(calls: Any) -> list[Any]:
-        found = await answers(calls)
+    async def refusing(calls: Any, *, together: int = 1) -> list[Any]:
+        found = await answers(calls, together=together)
         if calls and calls[0][0] == "eth_call":
             return [RpcError("jsonrpc", "missing trie node", method="eth_call")] * len(calls)
         return found
