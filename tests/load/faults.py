@@ -13,9 +13,9 @@ from prometheus_client import REGISTRY
 from config.chains import Chain
 from handlers.deps import Deps
 from store.postgres import Pool
-from tests.load.liars import Liar, Script
+from tests.load.liars import CHAIN_ID, Liar, Script
 from tests.waiting import until
-from tests.watchers.node import CHAIN_ID, Fault
+from tests.watchers.node import Fault
 from watchers.ingest import writer
 from watchers.supervise import watch_all
 

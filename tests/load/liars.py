@@ -17,6 +17,8 @@ from tests.watchers.node import FakeBlock, Fault, ScriptedNode
 from tests.watchers.said import SHOP, WALLET, Tx, spent, transferred
 
 USERS = tuple(make_address("payer", i) for i in range(20))
+CHAIN_ID = 4711
+"""A chain of its own: other tests of the same process count theirs."""
 FINAL_AFTER = 20
 """Blocks behind the head that the nodes name final."""
 SPENDS_IN_FORK = 20
@@ -74,6 +76,7 @@ class Script:
 class Liar(ScriptedNode):
     """One node's view of the script."""
 
+    chain_id: int = CHAIN_ID
     script: Script = field(default_factory=lambda: Script(random.Random(0)))
     asked_at: float = 0.0
     """When it got its last request (s of the loop's clock)."""

@@ -44,10 +44,9 @@ from tests.load.faults import (
     lag,
 )
 from tests.load.ingest import commit, machine
-from tests.load.liars import FINAL_AFTER, USERS, Liar, Script
+from tests.load.liars import CHAIN_ID, FINAL_AFTER, USERS, Liar, Script
 from tests.load.product import Urls, engines
 from tests.waiting import until
-from tests.watchers.node import CHAIN_ID
 from tests.watchers.said import USDC
 from watchers import follower
 
