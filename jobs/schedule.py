@@ -137,7 +137,7 @@ SCHEDULE = (
     Periodic("tell_evenings", "quick", tell_evenings, timeout_s=20, seconds=frozenset({5})),
     Periodic("ask_unpersisted", "quick", ask_unpersisted, timeout_s=10, seconds=frozenset(range(0, 60, 5))),
     Periodic("reconcile", "slow", reconcile, timeout_s=20, minutes=frozenset(range(1, 60, 10))),
-    Periodic("prune_exports", "slow", documents.prune, timeout_s=30, seconds=frozenset({25})),
+    Periodic("prune_exports", "slow", documents.prune, timeout_s=20, seconds=frozenset({25})),
     Periodic("prune_log", "slow", prune_log, timeout_s=20, minutes=frozenset(range(2, 60, 10))),
     Periodic("prune_sessions", "slow", prune_sessions, timeout_s=20, minutes=frozenset(range(4, 60, 10))),
     Periodic("prune_idempotency", "slow", prune_idempotency, timeout_s=20, minutes=frozenset(range(8, 60, 10))),

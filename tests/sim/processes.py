@@ -21,6 +21,7 @@ from jobs.__main__ import PATIENCE_S
 from jobs.job import Tools
 from jobs.persist import PERSIST_BLOCK
 from jobs.schedule import ask_unpersisted
+from jobs.search import INDEX_BLOCK
 from jobs.worker import Worker
 from realtime.app import SERVER, build
 from realtime.signatures import Signatures
@@ -203,7 +204,7 @@ class Site:
             tools = Tools(deps, self.warehouse)
             redis = outbox.open_queue(self.settings.queue, "quick")
             closing.push_async_callback(redis.aclose, close_connection_pool=True)
-            worker = Worker(tools, redis, "quick", (PERSIST_BLOCK,))
+            worker = Worker(tools, redis, "quick", (PERSIST_BLOCK, INDEX_BLOCK))
             subscriber = Subscriber(self.settings.redis_url, lambda *_: worker.wake(), _nothing, worker.wake)
             await subscriber.start()
             working = worker.start()

@@ -354,7 +354,7 @@ class World:
         if opened:
             waits.append(f"{opened} own balances are not opened")
             self.node.blocks.append(self.story.block(self.node.head, fork="more", most=0))
-        outbox = await self.conn.fetchval("SELECT count(*) FROM outbox WHERE job = 'persist_block'")
+        outbox = await self.conn.fetchval("SELECT count(*) FROM outbox WHERE queue = 'quick'")
         late = await self.conn.fetchval("SELECT count(*) FROM blocks WHERE persisted_at IS NULL")
         changes = await self.conn.fetchval("SELECT count(*) FROM ledger_changes")
         if outbox or late or changes:
