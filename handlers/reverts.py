@@ -81,7 +81,7 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
         block,
         await spending.buckets_of(tx, chain.id, users),
         await spending.balances_of(tx, chain.id, users),
-        await budgets.load(tx, users, at=block.time),
+        await budgets.load(tx, users, at=block.time, transactions=_transactions(told)),
         Prices(await prices.latest(tx)),
     )
     saving = [user for user, purse in restored.purses.items() if purse.has_goals]
@@ -106,6 +106,11 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
         users=concerned,
     )
     return Committed(block.parent, frames, message, block.transactions, frozenset(concerned))
+
+
+def _transactions(told: Iterable[Told]) -> list[tuple[Address, str]]:
+    """Whose transactions are taken back: their categories say which budgets they touched."""
+    return [(entry.user, entry.transaction_id) for entry in told if entry.transaction_id is not None]
 
 
 def _restored(
@@ -220,7 +225,10 @@ def _reverted(restored: Restored, told: Told, together: Sequence[Told], *, corre
         "transactionId": told.transaction_id,
         "reason": "reorg",
         "updatedBalances": [_balance(restored, told.user, entry) for entry in payload["updatedBalances"]],
-        "budgetImpact": [again for entry in impacts if (again := _impact(restored, told.user, entry)) is not None],
+        "budgetImpact": [
+            *(again for entry in impacts if (again := _impact(restored, told.user, entry)) is not None),
+            *_untold(restored.purses.get(told.user), payload["transaction"], impacts, at=restored.block.time),
+        ],
     }
     return Draft(
         user=told.user,
@@ -242,6 +250,29 @@ def _impacts(told: Iterable[Iterable[Mapping[str, Any]]]) -> list[Mapping[str, A
         for entry in entries
     }
     return list(last.values())
+
+
+def _untold(
+    purse: Purse | None, transaction: Mapping[str, Any], impacts: Iterable[Mapping[str, Any]], *, at: datetime
+) -> list[dict[str, object]]:
+    """Budgets that were made after the spend: nobody was told what it did to them, yet they counted it."""
+    if purse is None or transaction["role"] != "owner":
+        return []
+    decided = purse.decided.get(transaction["id"])
+    is_paid = transaction["type"] == "transfer" and transaction["direction"] == "out" and decided is not None
+    if transaction["type"] != "spend" and not is_paid:
+        return []
+    told = {(entry["scope"], entry.get("categoryId")) for entry in impacts}
+    category = decided.assignment.category_id if decided else None
+    missed = [
+        budget
+        for budget in purse.budgets
+        if (budget.scope == "total" or budget.category_id == category)
+        and (budget.scope, budget.category_id) not in told
+    ]
+    usd = transaction["amount"]["usd"]
+    before = {budget: purse.figure(budget).plus(None if usd is None else Decimal(usd)) for budget in missed}
+    return purse.impacts(missed, before, at=at)
 
 
 def _balance(restored: Restored, user: Address, entry: Mapping[str, Any]) -> dict[str, object]:

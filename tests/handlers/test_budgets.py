@@ -103,6 +103,24 @@ async def test_reorg_takes_the_alert_back_and_the_edge_may_alert_again(world: Be
     assert again[0][1]["transaction"]["category"]["name"] == "Food & Dining"
 
 
+async def test_reorg_also_corrects_a_budget_that_was_made_after_the_spend(world: Bench) -> None:
+    script = await opened(world)
+    first = await pay(world, script, 1)
+    await categorizing.choose(world.deps, ALICE, first, FOOD, apply_to_similar=True)
+    await pay(world, script, 40)  # by the rule
+    for category in (FOOD, TRANSPORT, None):
+        await set_budget(world.deps, ALICE, category, Decimal(100))
+    await world.revert()
+    event, payload = (await world.told(ALICE))[-1]
+    impacts = {(i["scope"], i["categoryId"]): i for i in payload["budgetImpact"] if i["scope"] != "bucket"}
+    assert event == "transaction_reverted"
+    assert {key: (i["spentBefore"], i["spentAfter"]) for key, i in impacts.items()} == {
+        ("category", FOOD): ("41.00", "1.00"),
+        ("total", None): ("41.00", "1.00"),
+    }
+    assert [b["spent"] for b in (await world.snapshot(ALICE))["budgets"]] == ["1.00", "1.00", "0.00"]
+
+
 async def test_edge_crossed_again_after_spending_fell_far_below_it_reaches_the_phone_again(world: Bench) -> None:
     script = await opened(world)
     await set_budget(world.deps, ALICE, FOOD, Decimal(100))
