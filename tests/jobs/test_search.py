@@ -20,7 +20,6 @@ from store.history import Filters
 from store.outbox import Claim
 from store.postgres import Pool, Tx
 from store.records import Draft, TransactionRow
-from store.sealed import KeyRing
 from tests.conftest import MakeSettings
 from tests.factories import TIME, make_address, make_hash, make_transaction
 from tests.handlers.ledger import make_deps, sign_in
@@ -152,11 +151,11 @@ async def test_nobody_finds_what_is_anothers(stage: Stage) -> None:
 
 async def test_a_delegate_finds_a_spend_by_its_bucket_alone(stage: Stage) -> None:
     row = await stage.commit(role="delegate")
-    sealed = "INSERT INTO memos (user_address, chain_id, tx_hash, memo) VALUES ($1, $2, $3, $4)"
-    ring = KeyRing.of(stage.deps.settings)
-    await stage.pool.execute(sealed, ALICE, CHAIN.id, row.tx_hash, ring.seal("umbrella", purpose="memo", owner=ALICE))
+    own = replace(row, n=1, role="owner", event_id="e" * 32, bucket="Rent")  # in the same transaction of the chain
+    await commit_block(stage.pool, [row, own])
+    await memos.note_ahead(stage.deps, ALICE, CHAIN.id, row.tx_hash, "umbrella")
     assert await stage.found("grocer") == [row.id]
-    assert await stage.found("umbrella") == []
+    assert await stage.found("umbrella") == [own.id]
 
 
 async def test_what_a_reorg_took_back_is_neither_found_nor_kept(stage: Stage) -> None:
