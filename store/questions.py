@@ -112,7 +112,7 @@ class Desk:
             if found is None:
                 self._turns.release()
                 continue
-            task = asyncio.create_task(self._work(orjson.loads(found[1])))
+            task = asyncio.create_task(self._work(found[1]))
             self._working.add(task)
             task.add_done_callback(self._ended)
 
@@ -120,7 +120,8 @@ class Desk:
         self._working.discard(task)
         self._turns.release()
 
-    async def _work(self, question: Mapping[str, Any]) -> None:
+    async def _work(self, text: bytes) -> None:
+        question = orjson.loads(text)
         if question["until"] < time.time():
             return
         answer = await self._answer(question)
