@@ -120,7 +120,7 @@ class Desk:
         self._working.discard(task)
         self._turns.release()
 
-    async def _work(self, text: bytes) -> None:
+    async def _work(self, text: bytes | str) -> None:
         question = orjson.loads(text)
         if question["until"] < time.time():
             return
