@@ -134,7 +134,7 @@ SCHEDULE = (
     Periodic("begin_months", "quick", begin_months, timeout_s=20, seconds=frozenset({0, 20, 40})),
     Periodic("learn_months", "slow", learn_months, timeout_s=20, minutes=frozenset(range(1, 60, 5))),
     Periodic("begin_days", "quick", begin_days, timeout_s=20, seconds=frozenset({10, 30, 50})),
-    Periodic("tell_evenings", "quick", tell_evenings, timeout_s=20, seconds=frozenset({5})),
+    Periodic("tell_evenings", "quick", tell_evenings, timeout_s=20, seconds=frozenset({5, 25, 45})),
     Periodic("ask_unpersisted", "quick", ask_unpersisted, timeout_s=10, seconds=frozenset(range(0, 60, 5))),
     Periodic("reconcile", "slow", reconcile, timeout_s=20, minutes=frozenset(range(1, 60, 10))),
     Periodic("prune_exports", "slow", documents.prune, timeout_s=20, seconds=frozenset({25})),

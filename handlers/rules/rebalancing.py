@@ -94,9 +94,12 @@ class Plan:
         return sum(u for u, each in zip(self.units, self.holdings, strict=True) if each.protocol_class == kind)
 
     def room(self, n: int) -> int:
-        """Units that a position may still take; none in a lock, which takes nothing in, or where some just left."""
+        """Units that a position may still take; none in a lock, which takes nothing in.
+
+        Where units just left there may be room again, once others of its class or protocol have left, too.
+        """
         each = self.holdings[n]
-        if each.position.kind == "lock" or n in self.why:
+        if each.position.kind == "lock":
             return 0
         protocol = _units(self.limits.protocol) - self.in_protocol(each.protocol)
         return max(

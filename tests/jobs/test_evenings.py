@@ -310,9 +310,18 @@ async def test_user_who_keeps_it_out_of_the_inbox_has_the_push_alone(stage: Stag
 async def test_who_never_signed_in_or_invested_has_no_evening(stage: Stage) -> None:
     stranger, saver = make_address("stranger"), make_address("saver")
     await stage.pool.execute("INSERT INTO users (address) VALUES ($1)", stranger)
+    await stage.pool.execute("INSERT INTO user_counters (user_address) VALUES ($1)", stranger)
     await stage.hold(evening(day=3), user=stranger)
     await sign_in(stage.pool, saver)
     assert await stage.at(evening()) == 0
+
+
+async def test_chain_that_left_the_table_is_left_out(stage: Stage) -> None:
+    await stage.hold(evening(day=3))
+    await stage.hold(evening(day=3), chain_id=77)
+    await stage.value(evening(12), 101)
+    await stage.at(evening())
+    assert await stage.days() == [("2026-11-10", Decimal(1), 0)]
 
 
 async def test_many_users_take_batches_and_each_has_their_own_figures(

@@ -23,6 +23,7 @@ from handlers.rules.portfolio import (
 from store.yields import Position
 
 D = Decimal
+EURC = "0x" + "c1" * 20
 NOW = datetime(2026, 11, 10, 12, tzinfo=UTC)
 VALUES = st.lists(st.decimals(0, 10**30, places=18), max_size=12)
 
@@ -119,11 +120,11 @@ def test_every_portfolio_is_whole(made: list[tuple[str, Decimal | None]]) -> Non
 
 
 def test_spread_counts_a_protocol_on_two_chains_once_and_assets_by_symbol() -> None:
-    told = portfolio([held("a", 50), held("a", 25, n=1, chain_id=2), held("b", 25, symbol="EURC")], NOW)
+    told = portfolio([held("a", 50), held("a", 25, n=1, chain_id=2), held("b", 25, symbol="EURC", asset=EURC)], NOW)
     assert (told.protocols.groups, told.protocols.largest, told.protocols.herfindahl) == (2, "a", D("0.625"))
     assert (told.assets.groups, told.assets.largest_share) == (2, D("0.75"))
     assert told.diversification == D("0.375")
-    unnamed = [held("a", 50, symbol=None), held("b", 50, symbol=None, asset="0x" + "c1" * 20)]
+    unnamed = [held("a", 50, symbol=None), held("b", 50, symbol=None, asset=EURC)]
     assert portfolio(unnamed, NOW).assets.groups == 2
 
 
@@ -134,6 +135,9 @@ def test_an_apy_is_compared_with_the_other_positions_not_with_itself() -> None:
     weights = [each.risk.components[3].weight for each in told.holdings if each.risk]
     assert weights[:4] == [0] * 4
     assert weights[4] > 0
+    fewer = portfolio([*steady[:3], odd], NOW).holdings[3].risk
+    assert fewer is not None
+    assert fewer.components[3].weight == 0
 
 
 def test_distribution_is_largest_first_with_apy_by_value() -> None:

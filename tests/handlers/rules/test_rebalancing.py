@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, get_args
@@ -84,6 +85,22 @@ def test_what_is_locked_stays_and_is_said() -> None:
     ]
     assert "a: locked for 30 days, so it stays." in got["reasoning"]
     assert got["actionPriority"] == "none"
+
+
+def test_lock_that_is_open_gives_and_takes_nothing_in() -> None:
+    assert moves(told([held("a", 700), held("b", 300, kind="low", label="lock")]))[1][0] == "increase"
+    shut = held("b", 300)
+    shut = Holding(replace(shut.position, kind="lock", unlock_at=NOW), "low")
+    assert [each[0] for each in moves(told([held("a", 700), shut]))] == ["reduce", "open"]
+    opened = held("a", 700)
+    opened = Holding(replace(opened.position, kind="lock", unlock_at=NOW), "low")
+    assert [each[0] for each in moves(told([opened, held("b", 300)]))] == ["reduce", "increase"]
+
+
+def test_no_more_leaves_than_limits_ask_for() -> None:
+    """X is over its class limit and, with Y, over its protocol's: what both give is not taken twice."""
+    got = told([held("p", 600, kind="medium"), held("p", 300, kind="medium", n=1), held("q", 100, kind="medium")])
+    assert sum(D(each["amountUsd"]) for each in got["rebalancingSuggestions"] if each["action"] == "reduce") == 300
 
 
 def test_small_change_is_not_worth_moving() -> None:
