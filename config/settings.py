@@ -111,6 +111,8 @@ class Settings(BaseModel):
     """Socket commands per minute and user."""
     upload_limit_per_minute: int = Field(default=10, ge=1)
     """Pictures per minute and user: each costs a worker up to some seconds."""
+    friend_requests_per_day: int = Field(default=20, ge=1)
+    """Addresses that a user may ask to be friends in 24 hours: each of them may be told on a phone."""
     export_limit_per_minute: int = Field(default=20, ge=1)
     """Exports and reports per minute and user: each reads much of a history."""
     export_rows: int = Field(default=100_000, ge=1)

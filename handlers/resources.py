@@ -356,6 +356,8 @@ NoticeKind = Literal[
     "achievement_unlocked",
     "transaction_received",
     "delegate_spend",
+    "friend_request",
+    "friend_accepted",
 ]
 
 

@@ -41,6 +41,7 @@ TAGS = {
     "analytics": "What a user's history says; every answer names the blocks up to which it is complete.",
     "v1": "What the first front end calls: its paths in any case, its shapes, `{success, data | error}`.",
     "notifications": "The inbox, what is wanted where, and the devices that are told by push.",
+    "friends": "Friends by address or invitation, and comparisons with them that tell of nobody.",
     "documents": "Exports, reports, and everything that is kept of a user.",
     "operations": "For operators.",
 }

@@ -28,6 +28,15 @@ Action = Literal[
     "sessions_revoked",
     "join_refused",
     "profile_changed",
+    "friend_requested",
+    "friend_request_withdrawn",
+    "friend_accepted",
+    "friend_declined",
+    "friend_removed",
+    "friend_blocked",
+    "friend_unblocked",
+    "friend_invited",
+    "friend_invitation_revoked",
 ]
 
 

@@ -45,6 +45,8 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "achievement_unlocked": ("code", "tier"),
     "transaction_received": ("transaction_id", "amount"),
     "delegate_spend": ("transaction_id", "bucket", "amount"),
+    "friend_request": ("friend_id",),
+    "friend_accepted": ("friend_id",),
     RETRACTED: ("transaction_id",),
 }
 """Facts that travel as data beside `type`, `event_id` and `seq`."""
@@ -69,6 +71,8 @@ TEXTS: Mapping[str, Mapping[str, Words]] = {
         "delegate_spend": Words(
             "👤 A delegate spent", "A delegate spent {amount} from {bucket}.", "A delegate spent from {bucket}."
         ),
+        "friend_request": Words("👋 Friend request", "{name} wants to be friends.", "Someone wants to be friends."),
+        "friend_accepted": Words("🤝 New friend", "You and {name} are friends now.", "You have a new friend."),
         RETRACTED: Words(
             "↩️ Taken back", "The chain took back what this was about.", "The chain took back what this was about."
         ),
@@ -97,6 +101,14 @@ TEXTS: Mapping[str, Mapping[str, Words]] = {
             "👤 Ausgabe durch Bevollmächtigte",
             "{amount} wurden aus {bucket} ausgegeben.",
             "Aus {bucket} wurde etwas ausgegeben.",
+        ),
+        "friend_request": Words(
+            "👋 Freundschaftsanfrage",
+            "{name} möchte mit dir befreundet sein.",
+            "Jemand möchte mit dir befreundet sein.",
+        ),
+        "friend_accepted": Words(
+            "🤝 Neue Freundschaft", "Du und {name} seid jetzt befreundet.", "Ihr seid jetzt befreundet."
         ),
         RETRACTED: Words(
             "↩️ Zurückgenommen",

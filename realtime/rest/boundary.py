@@ -45,6 +45,8 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 """Paths that machines ask every few seconds: their good answers are logged at debug only."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+_TOKEN = re.compile(r"exi_[A-Za-z0-9_\-]+")
+"""Tokens of invitations, which are part of a path: they stay out of the logs."""
 
 SECURITY = {
     "X-Content-Type-Options": "nosniff",
@@ -175,7 +177,7 @@ def _log(request: web.Request, call: Call, status: int, took_s: float) -> None:
     (logger.debug if quiet else logger.info)(
         "request",
         method=request.method,
-        path=request.path[:PATH_MAX],
+        path=_TOKEN.sub("…", request.path)[:PATH_MAX],
         status=status,
         ms=round(took_s * 1000, 1),
         user=call.identity.user if call.identity else None,
