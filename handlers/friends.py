@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from hashlib import sha256
-from secrets import token_urlsafe
 from typing import Literal
 from uuid import UUID
 
@@ -22,7 +20,7 @@ from handlers.rules.inbox import Inbox
 from store import audit, log, notifications, pushes
 from store import friends as rows
 from store.audit import Action, AuditEntry, Caller
-from store.friends import FriendRow, InvitationRow, Place, RequestRow
+from store.friends import FriendRow, Place, RequestRow
 from store.log import Counter
 from store.postgres import Tx, in_transaction
 from store.records import Address, Draft, Frame
@@ -30,14 +28,11 @@ from store.records import Address, Draft, Frame
 Shown = Mapping[str, object]
 Status = Literal["friends", "received", "requested"]
 
-TOKEN_PREFIX = "exi_"  # noqa: S105 - what a token begins with is no secret
 DAY = timedelta(days=1)
 MAX_FRIENDS = 500
 """Friends of one user: a cohort is read whole, and nobody knows more people well enough to compare with."""
 MAX_REQUESTS = 200
 """Open requests of one user."""
-MAX_INVITATIONS = 50
-"""Standing invitations of one user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +83,7 @@ class Change:
 Body = Callable[[Change], Awaitable[Shown | None]]
 
 
-async def _between(deps: Deps, user: Address, other: Address, caller: Caller, body: Body) -> Shown | None:
+async def between(deps: Deps, user: Address, other: Address, caller: Caller, body: Body) -> Shown | None:
     """Run a change between two users in one transaction that holds both locks, and publish after it."""
 
     async def run(tx: Tx) -> tuple[Shown | None, list[Frame]]:
@@ -113,27 +108,22 @@ async def listed(deps: Deps, user: Address, status: Status, *, below: Place | No
     below, cdn = below or rows.TOP, deps.settings.cdn_url
     if status == "requested":
         asked = await rows.requests(deps.pool, user, below=below, limit=limit + 1)
-        return _page([(shapes.asked(row), Place(row.asked_at, row.id)) for row in asked], limit)
+        return paged([(shapes.asked(row), Place(row.asked_at, row.id)) for row in asked], limit)
     found = await rows.listed(deps.pool, user, status, below=below, limit=limit + 1)
-    shown = [(shapes.friend(row, each, cdn), Place(row.changed_at, row.id)) for row, each in found]
-    return _page(shown, limit)
+    people = [(shapes.friend(row, each, cdn), Place(row.changed_at, row.id)) for row, each in found]
+    return paged(people, limit)
 
 
 async def blocked(deps: Deps, user: Address, *, below: Place | None, limit: int) -> Page:
     """Whom a user has blocked, newest first."""
     found = await rows.blocked(deps.pool, user, below=below or rows.TOP, limit=limit + 1)
-    return _page([(shapes.blocked(row), Place(row.changed_at, row.id)) for row in found], limit)
+    return paged([(shapes.blocked(row), Place(row.changed_at, row.id)) for row in found], limit)
 
 
-async def invitations(deps: Deps, user: Address, *, below: Place | None, limit: int) -> Page:
-    """Invitations of a user that stand; their tokens are not known any more."""
-    found = await rows.invitations(deps.pool, user, at=deps.now(), below=below or rows.TOP, limit=limit + 1)
-    return _page([(shapes.invitation(row), Place(row.created_at, row.id)) for row in found], limit)
-
-
-def _page(found: Sequence[tuple[Shown, Place]], limit: int) -> Page:
-    shown = found[:limit]
-    return Page([resource for resource, _ in shown], shown[-1][1] if len(found) > limit else None)
+def paged(found: Sequence[tuple[Shown, Place]], limit: int) -> Page:
+    """A page of what was read for it and one more."""
+    first = found[:limit]
+    return Page([resource for resource, _ in first], first[-1][1] if len(found) > limit else None)
 
 
 # Requests ----------------------------------------------------------------------------------------------------------
@@ -159,15 +149,15 @@ async def request(deps: Deps, user: Address, address: Address, *, caller: Caller
             await change.note("friend_requested", requestId=str(row.id))
         if mine is not None and mine.state == "friends" and mine.typed:
             await rows.close_request(tx, user, address)
-            return await _shown(change, mine)
+            return await shown(change, mine)
         if mine is not None and mine.state in ("received", "declined") and await _asked_by(change, address):
-            return await _befriend(change, typed=True)
+            return await befriend(change, typed=True)
         # Whom the user blocked without knowing their address, they can't find by typing it: it looks like any other.
         if address in change.counters and not shut:
             await _deliver(change, theirs)
         return shapes.asked(row)
 
-    answer = await _between(deps, user, address, caller, body)
+    answer = await between(deps, user, address, caller, body)
     assert answer is not None
     return answer
 
@@ -207,17 +197,17 @@ async def accept(deps: Deps, user: Address, id_: UUID, *, caller: Caller) -> Sho
     async def body(change: Change) -> Shown:
         row = await _mine(change, id_)
         if row.state == "friends":
-            return await _shown(change, row)
+            return await shown(change, row)
         if row.state != "received":
             raise _unknown()
-        return await _befriend(change, typed=row.typed)
+        return await befriend(change, typed=row.typed)
 
-    answer = await _between(deps, user, found.other, caller, body)
+    answer = await between(deps, user, found.other, caller, body)
     assert answer is not None
     return answer
 
 
-async def _befriend(change: Change, *, typed: bool) -> Shown:
+async def befriend(change: Change, *, typed: bool) -> Shown:
     """Make friends of both, and tell the other; `typed`: the user knows the other's address."""
     tx, user, other, now = change.tx, change.user, change.other, change.now
     if await rows.count_friends(tx, user) >= MAX_FRIENDS:
@@ -229,7 +219,7 @@ async def _befriend(change: Change, *, typed: bool) -> Shown:
     await rows.close_request(tx, other, user)
     await change.note("friend_accepted", friendId=str(mine.id))
     await change.tell(theirs, "friend_accepted")
-    return await _shown(change, mine)
+    return await shown(change, mine)
 
 
 async def decline(deps: Deps, user: Address, id_: UUID, *, caller: Caller) -> None:
@@ -244,7 +234,7 @@ async def decline(deps: Deps, user: Address, id_: UUID, *, caller: Caller) -> No
         elif row.state != "declined":
             raise _unknown()
 
-    await _between(deps, user, found.other, caller, body)
+    await between(deps, user, found.other, caller, body)
 
 
 async def remove(deps: Deps, user: Address, id_: UUID, *, caller: Caller) -> None:
@@ -267,7 +257,7 @@ async def remove(deps: Deps, user: Address, id_: UUID, *, caller: Caller) -> Non
             await rows.save(tx, change.other, user, "gone", at=now)
         await change.note("friend_removed", friendId=str(id_))
 
-    await _between(deps, user, found.other, caller, body)
+    await between(deps, user, found.other, caller, body)
 
 
 # Blocking ----------------------------------------------------------------------------------------------------------
@@ -293,7 +283,7 @@ async def block(deps: Deps, user: Address, id_: UUID, *, caller: Caller) -> Show
         await change.note("friend_blocked", friendId=str(row.id))
         return shapes.blocked(row)
 
-    answer = await _between(deps, user, other, caller, body)
+    answer = await between(deps, user, other, caller, body)
     assert answer is not None
     return answer
 
@@ -309,73 +299,7 @@ async def unblock(deps: Deps, user: Address, id_: UUID, *, caller: Caller) -> No
         await rows.save(change.tx, user, row.other, "gone", at=change.now)
         await change.note("friend_unblocked", friendId=str(id_))
 
-    await _between(deps, user, found.other, caller, body)
-
-
-# Invitations -------------------------------------------------------------------------------------------------------
-
-
-async def invite(deps: Deps, user: Address, *, uses: int, lives: timedelta, caller: Caller) -> Shown:
-    """Make an invitation; its token is in this answer alone. Raises Conflict beyond MAX_INVITATIONS."""
-    token = TOKEN_PREFIX + token_urlsafe(32)
-
-    async def body(tx: Tx) -> InvitationRow:
-        await log.lock(tx, [user])
-        now = deps.now()
-        if await rows.count_invitations(tx, user, at=now) >= MAX_INVITATIONS:
-            raise Conflict(f"You have {MAX_INVITATIONS} invitations; revoke one first.")
-        row = await rows.invite(tx, user, _hash(token), uses=uses, expires_at=now + lives, at=now)
-        facts = {"invitationId": str(row.id), "uses": uses}
-        await audit.record(tx, AuditEntry(user, "friend_invited", caller, now, facts))
-        return row
-
-    row = await in_transaction(deps.pool, body)
-    return {**shapes.invitation(row), "token": token}
-
-
-async def revoke(deps: Deps, user: Address, id_: UUID, *, caller: Caller) -> None:
-    """End an invitation; raises NotFound."""
-
-    async def body(tx: Tx) -> None:
-        await log.lock(tx, [user])
-        now = deps.now()
-        if not await rows.revoke_invitation(tx, user, id_, at=now):
-            raise NotFound("You have no invitation of this id.")
-        entry = AuditEntry(user, "friend_invitation_revoked", caller, now, {"invitationId": str(id_)})
-        await audit.record(tx, entry)
-
-    await in_transaction(deps.pool, body)
-
-
-async def follow(deps: Deps, user: Address, token: str, *, caller: Caller) -> Shown:
-    """Become friends with who made an invitation; raises NotFound for one that does not stand, whatever the reason."""
-    found = await rows.invitation(deps.pool, _hash(token), at=deps.now())
-    if found is None:
-        raise _no_invitation()
-    if found.user == user:
-        raise Conflict("It is your own invitation.")
-
-    async def body(change: Change) -> Shown:
-        invitation = await rows.invitation(change.tx, _hash(token), at=change.now)
-        mine, theirs = await rows.pair(change.tx, user, change.other)
-        if invitation is None or any(row is not None and row.state == "blocked" for row in (mine, theirs)):
-            raise _no_invitation()
-        if mine is not None and mine.state == "friends":
-            return await _shown(change, mine)
-        await rows.use_invitation(change.tx, invitation.id)
-        return await _befriend(change, typed=False)
-
-    answer = await _between(deps, user, found.user, caller, body)
-    assert answer is not None
-    return answer
-
-
-def _hash(token: str) -> bytes:
-    return sha256(token.encode("utf-8", errors="replace")).digest()
-
-
-def _no_invitation() -> NotFound:
-    return NotFound("There is no such invitation, or it has ended.")
+    await between(deps, user, found.other, caller, body)
 
 
 # Rows of one's own -------------------------------------------------------------------------------------------------
@@ -397,7 +321,8 @@ async def _mine(change: Change, id_: UUID) -> FriendRow:
     return row
 
 
-async def _shown(change: Change, row: FriendRow) -> Shown:
+async def shown(change: Change, row: FriendRow) -> Shown:
+    """A friend as a resource, read in the change."""
     return shapes.friend(row, await rows.profile(change.tx, row.other), change.deps.settings.cdn_url)
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import Field, StrictInt
 
-from handlers import friends
+from handlers import friends, invitations
 from handlers.commands import AnyCaseAddress
 from handlers.errors import Conflict, NotFound, RateLimited
 from handlers.friends import Status
@@ -151,7 +151,7 @@ async def ask(call: Call, *, body: Annotated[Asking, Body()]) -> Answer:
 async def invite(call: Call, *, body: Annotated[Inviting, Body()]) -> Answer:
     """Make an invitation; whoever has its token can become a friend, until it is used up, expires or is revoked."""
     lives = timedelta(hours=body.expires_in_hours)
-    made = await friends.invite(call.deps, call.me.user, uses=body.uses, lives=lives, caller=call.caller)
+    made = await invitations.invite(call.deps, call.me.user, uses=body.uses, lives=lives, caller=call.caller)
     return Answer(body=made)
 
 
@@ -159,14 +159,14 @@ async def invite(call: Call, *, body: Annotated[Inviting, Body()]) -> Answer:
 async def list_invitations(call: Call, *, limit: Limit = DEFAULT_LIMIT, cursor: CursorText = None) -> Answer:
     """List invitations that stand."""
     kind = "friends.invitations"
-    found = await friends.invitations(call.deps, call.me.user, below=_place(call, kind, cursor), limit=limit)
+    found = await invitations.invitations(call.deps, call.me.user, below=_place(call, kind, cursor), limit=limit)
     return _page(call, kind, found)
 
 
 @endpoint("DELETE", "/v1/friends/invitations/{id}", tag="friends", scope="write", writes=True, problems=(NotFound,))
 async def revoke(call: Call, *, id: Annotated[str, Path("Id of an invitation.")]) -> None:  # noqa: A002 - the path's own name
     """Revoke an invitation; who became a friend by it stays one."""
-    await friends.revoke(call.deps, call.me.user, _id(id), caller=call.caller)
+    await invitations.revoke(call.deps, call.me.user, _id(id), caller=call.caller)
 
 
 @endpoint(
@@ -183,7 +183,7 @@ async def follow(call: Call, *, token: Annotated[str, Path("Token of an invitati
 
     A token that was never made, is used up, expired or revoked, or whose maker has blocked the user, is not found.
     """
-    return await friends.follow(call.deps, call.me.user, token, caller=call.caller)
+    return await invitations.follow(call.deps, call.me.user, token, caller=call.caller)
 
 
 @endpoint(
