@@ -257,6 +257,31 @@ async def document_calls(me: Client, deps: Deps) -> list[tuple[Client, str, str,
     ]
 
 
+async def friend_calls(anyone: Client, me: Client) -> list[tuple[Client, str, str, Any]]:
+    """Everything about friends: three who ask, of whom one is accepted, one declined and one blocked."""
+    for _ in range(3):
+        assert (await (await anyone.signed_in()).post("/v1/friends/requests", {"address": me.address})).status == 202
+    first, second, third = [each["id"] for each in (await me.get("/v1/friends?status=received")).json["data"]]
+    other = await anyone.signed_in()
+    token = (await other.post("/v1/friends/invitations", {})).json["token"]
+    made = (await me.post("/v1/friends/invitations", {"uses": 2})).json["id"]
+    return [
+        (me, "POST", "/v1/friends/requests", {"address": "0x" + "12" * 20}),
+        (me, "GET", "/v1/friends?status=received", None),
+        (me, "POST", f"/v1/friends/{first}/accept", None),
+        (me, "POST", f"/v1/friends/{second}/decline", None),
+        (me, "POST", f"/v1/friends/{third}/block", None),
+        (me, "GET", "/v1/friends/blocked", None),
+        (me, "DELETE", f"/v1/friends/{third}/block", None),
+        (me, "POST", f"/v1/friends/invitations/{token}/accept", None),
+        (me, "GET", "/v1/friends", None),
+        (me, "DELETE", f"/v1/friends/{first}", None),
+        (me, "POST", "/v1/friends/invitations", {"uses": 3}),
+        (me, "GET", "/v1/friends/invitations", None),
+        (me, "DELETE", f"/v1/friends/invitations/{made}", None),
+    ]
+
+
 async def test_every_operation_answers_as_it_is_documented(
     pool: Pool, analytics: Analytics, make_settings: MakeSettings
 ) -> None:
@@ -295,6 +320,7 @@ async def test_every_operation_answers_as_it_is_documented(
             *(await budget_calls(me, pool, id_)),
             *(await account_calls(me, pool)),
             *(await goal_calls(me)),
+            *(await friend_calls(anyone, me)),
             *(await document_calls(me, deps)),
             *(await inbox_calls(me, pool)),
             (me, "GET", "/healthz", None),
