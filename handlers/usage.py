@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import MAXYEAR, MINYEAR, date, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -104,7 +104,9 @@ async def series(
     used = await read(deps, user, chain_id=chain_id, bucket=bucket)
     zone = ZoneInfo(used.zone)
     last = until or deps.now()
+    _check_year(last)
     first = since or datetime(last.year - 1, 1, 1, tzinfo=zone)
+    _check_year(first)
     if first > last:
         raise Invalid("`from` lies after `to`.")
     days = _days(period, first, last, zone)
@@ -236,7 +238,10 @@ def _days(period: Period, first: datetime, last: datetime, zone: ZoneInfo) -> li
     span = {"day": 1, "month": 28, "year": 365}[period]
     if (last - first).days // span > MAX_PERIODS:
         raise Invalid(f"A series has at most {MAX_PERIODS} points; ask for a shorter time or longer periods.")
-    try:
-        return rules.periods(period, first.astimezone(zone).date(), last.astimezone(zone).date())
-    except (OverflowError, ValueError):
-        raise Invalid("`from` or `to` lies outside the calendar.") from None
+    return rules.periods(period, first.astimezone(zone).date(), last.astimezone(zone).date())
+
+
+def _check_year(moment: datetime) -> None:
+    """Refuse the first and the last year there are: in some zone a period there begins or ends outside of them."""
+    if not MINYEAR < moment.year < MAXYEAR:
+        raise Invalid("`from` or `to` lies outside the calendar.")

@@ -44,6 +44,11 @@ def number(value: Decimal) -> orjson.Fragment:
     return orjson.Fragment(f"{value.normalize():f}")
 
 
+def integer(value: int) -> int | orjson.Fragment:
+    """A JSON integer of any size: the encoder's own end at 64 bits, amounts of a chain at 256."""
+    return value if value.bit_length() < 64 else orjson.Fragment(str(value))
+
+
 def short_name(chain: Chain) -> str:
     """A chain as paths name it: `base`, `base-sepolia`."""
     return chain.name.lower().replace(" ", "-")
@@ -195,13 +200,13 @@ def seasonal(
         "monthlySpending": [
             {
                 "month": rules.shown("month", month),
-                "totalSpent": raw(usd),
+                "totalSpent": integer(raw(usd)),
                 "transactionCount": count,
                 "budgetAdherenceRate": number(part),
             }
             for month, usd, count, part in zip(months, spent, transactions, kept, strict=True)
         ],
-        "averageMonthlySpending": average,
+        "averageMonthlySpending": integer(average),
         "spendingTrend": rules.trend(spent),
     }
 
@@ -236,30 +241,27 @@ def time_series(
     period = PERIODS[name]
     starts = [datetime(day.year, day.month, day.day, tzinfo=zone) for day in periods]
     active = [each for each in usages if each.bucket.active]
-    points: list[list[Shape]] = [
-        [
-            {
-                "period": rules.shown(period, day),
-                "totalSpent": raw(spent.get((each.bucket.bucket_id, day), Decimal(0))),
-                "timestamp": iso(start),
-            }
-            for day, start in zip(periods, starts, strict=True)
-        ]
-        for each in active
-    ]
+    amounts = [[raw(spent.get((each.bucket.bucket_id, day), Decimal(0))) for day in periods] for each in active]
     buckets = [
-        {"bucketId": each.bucket.bucket_id, "bucketName": each.bucket.name, "data": data}
-        for each, data in zip(active, points, strict=True)
+        {
+            "bucketId": each.bucket.bucket_id,
+            "bucketName": each.bucket.name,
+            "data": [
+                {"period": rules.shown(period, day), "totalSpent": integer(amount), "timestamp": iso(start)}
+                for day, start, amount in zip(periods, starts, row, strict=True)
+            ],
+        }
+        for each, row in zip(active, amounts, strict=True)
     ]
-    total = sum(point["totalSpent"] for each in points for point in each)
+    total = sum(map(sum, amounts))
     return {
         "period": name,
         "buckets": buckets,
         "totalPeriods": len(periods) if buckets else 0,
         "dateRange": {"from": iso(since), "to": iso(until)},
         "summary": {
-            "totalSpentAcrossAllBuckets": total,
-            "averageSpentPerPeriod": total // len(periods) if buckets else 0,
+            "totalSpentAcrossAllBuckets": integer(total),
+            "averageSpentPerPeriod": integer(total // len(periods)) if buckets else 0,
             "activeBuckets": len(buckets),
             "periodRange": f"{since.astimezone(zone).date()} to {until.astimezone(zone).date()}",
         },

@@ -54,7 +54,7 @@ ChainName = Annotated[str, Path("Name of the chain as in the chain table, or its
 AddressPath = Annotated[str, Path("Whose figures.")]
 BucketName = Annotated[Word | None, Query("Only the bucket of this id or name.", "bucketId")]
 Month = Annotated[
-    str | None, Query("Only this month, `YYYY-MM`, in the user's zone."), Field(pattern=r"^[1-9]\d{3}-(0[1-9]|1[0-2])$")
+    str | None, Query("Only this month, `YYYY-MM`, in the user's zone."), Field(pattern=r"^20\d{2}-(0[1-9]|1[0-2])$")
 ]
 PeriodName = Annotated[Literal["daily", "monthly", "yearly"], Query("Length of a period.")]
 Since = Annotated[Moment | None, Query("Beginning; default: the first day of last year.", "from")]

@@ -225,6 +225,10 @@ async def test_any_case_of_path_leads_to_the_same_answer(path: str, me: Client) 
     "query",
     [
         "?month=2026-13",
+        "?month=9999-12",
+        "?to=0001-06-01T00:00:00Z",
+        "?period=yearly&from=0001-01-01T00:00:00Z&to=0009-01-01T00:00:00Z",
+        "?period=yearly&from=9990-01-01T00:00:00Z&to=9999-12-31T23:59:59Z",
         "?month=0000-01",
         "?month=2026-1'--",
         "?period=hourly",
@@ -243,6 +247,20 @@ async def test_hostile_queries_are_refused_in_the_envelope_or_find_nothing(query
         got = await me.get(filled(each.path, me.address) + query)
         assert got.status in (200, 400), (each.path, got.body)
         assert got.json["success"] is (got.status == 200)
+
+
+async def test_numbers_hold_whatever_a_contract_can_count(me: Client, pool: Pool) -> None:
+    most = 2**256 - 1
+    await write(pool, spend(me.address, 9, amount=most, usd=Decimal(most).scaleb(-6)))
+    told = {
+        "bucket-time-series": f'"totalSpentAcrossAllBuckets":{most + 175_000_000}',
+        "seasonal-patterns": f'"totalSpent":{most + 162_500_000}',
+    }
+    for name, expected in told.items():
+        path = f"{me.base}/api/analytics/users/{me.address}/{name}"
+        async with me.session.get(path, headers={"Authorization": f"Bearer {me.token}"}) as got:
+            text = await got.text()
+        assert (got.status, expected in text) == (200, True), text
 
 
 @pytest.mark.parametrize("address", ["0x1", "0x" + "g" * 40, "0x" + "1" * 41, "%00", "me"])
