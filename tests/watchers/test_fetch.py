@@ -161,8 +161,22 @@ async def test_logs_of_one_filter_that_were_held_back_are_not_lost_where_filters
             assert len(found.logs) == 2, which
 
 
+async def test_two_lagging_nodes_are_caught_by_the_third(
+    node: ScriptedNode, session: ClientSession, interest: Interest
+) -> None:
+    block = node.mine(Tx((deposited(),)))
+    async with ScriptedNode(blocks=node.blocks) as second, ScriptedNode(blocks=node.blocks) as third:
+        rpc = Rpc([node.url, second.url, third.url], 1, session, chain_id=CHAIN_ID)
+        node.fail("eth_getLogs", "empty")
+        second.fail("eth_getLogs", "empty")
+
+        (found,) = await fetch(rpc, CHAIN_ID, [await header(rpc, block)], interest)
+
+        assert len(found.logs) == 1
+
+
 async def test_filters_of_a_block_stay_in_one_request(node: ScriptedNode, rpc: Rpc, interest: Interest) -> None:
-    node.longest_batch = 3
+    node.longest_batch = 5
     for _ in range(5):
         node.mine(Tx((deposited(),)))
     headers = [await header(rpc, block) for block in node.blocks[1:]]
@@ -173,7 +187,7 @@ async def test_filters_of_a_block_stay_in_one_request(node: ScriptedNode, rpc: R
     blocks = await fetch(rpc, CHAIN_ID, headers, interest)
 
     assert [len(block.logs) for block in blocks] == [1] * 5
-    assert node.requests - before == 5 + 3  # two calls for each block's logs; five receipts, two at a time
+    assert node.requests - before == 3 + 1  # of logs four, four and two calls; five receipts
     assert not rpc.torn
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from tests.factories import make_hash
 from tests.waiting import until
 from tests.watchers.following import amounts, following
 from tests.watchers.ledger import FakeLedger
-from tests.watchers.node import ScriptedNode
+from tests.watchers.node import Fault, ScriptedNode
 from tests.watchers.said import Tx, deposited
 from watchers import follower
 from watchers.reorg import ReorgTooDeep
@@ -170,6 +170,63 @@ async def test_height_that_a_node_makes_up_makes_nothing_final(others: int, node
             bad.made_up = False
             await run.reaches(bad)
             assert ledger.told[1] < 20
+
+
+async def test_block_of_another_hash_makes_nothing_final(nodes: list[ScriptedNode]) -> None:
+    node = nodes[0]
+    ledger = FakeLedger(node.chain())
+    async with following(ledger.chain, ledger) as run:
+        await run.reaches(node)
+        node.named_final = {**node.blocks[15].header(), "hash": make_hash("another")}
+        asked = node.requests
+        await until(partial(asked_since, nodes, asked))
+        node.mine()
+        await run.reaches(node)
+
+    assert ledger.told == (21, 0)
+
+
+async def test_heights_are_forgotten_when_a_node_turns_out_a_liar(nodes: list[ScriptedNode]) -> None:
+    node = nodes[0]
+    ledger = FakeLedger(node.chain())
+    async with following(ledger.chain, ledger) as run:
+        node.finalized = 15
+        await until(lambda: (run.heads.head, run.heads.finalized) == (20, 15))
+        run.heads._rpc.lies += 1
+        assert (run.heads.head, run.heads.finalized) == (0, 0)
+        await until(lambda: (run.heads.head, run.heads.finalized) == (20, 15))
+
+
+async def test_vote_that_nobody_answers_is_waited_for(nodes: list[ScriptedNode]) -> None:
+    bad, late = nodes[:2]
+    ledger = FakeLedger(bad.chain(late))
+    async with following(ledger.chain, ledger, limits=NO_PROBE) as run:
+        await run.reaches(bad)
+        late.lag = 15
+
+        def catch_up_at_the_third(_method: str, _params: Sequence[Any]) -> None:
+            late.lag = 0 if late.calls["eth_getBlockByNumber"] >= 3 else late.lag
+
+        late.on_call = catch_up_at_the_third
+        bad.reorg(3, *[[Tx((deposited(amount=666),))]] * 3)
+        mine(bad, late, amount=1)
+        await run.reaches(late)
+
+    assert ledger.history == list(range(22))
+
+
+async def test_reorg_is_followed_in_the_end_when_no_other_node_answers_for_long(nodes: list[ScriptedNode]) -> None:
+    node, dead = nodes[:2]
+    dropped: Fault = "drop"
+    dead.fail("*", *[dropped] * 1000)
+    ledger = FakeLedger(node.chain(dead))
+    async with following(ledger.chain, ledger, limits=NO_PROBE) as run:
+        await run.reaches(node)
+        node.reorg(3)
+        node.mine()
+        await run.reaches(node)
+
+    assert ledger.hashes == node.hashes
 
 
 async def test_final_is_what_a_node_names_by_our_own_hash(nodes: list[ScriptedNode]) -> None:
