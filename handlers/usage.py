@@ -56,6 +56,8 @@ class Months:
     spent: Sequence[Decimal]
     transactions: Sequence[int]
     kept: Sequence[Decimal]
+    unpriced: Sequence[int]
+    """Spends without a known price, which are not in `spent`."""
 
 
 async def read(
@@ -120,7 +122,7 @@ async def months(deps: Deps, used: Used, *, chain_id: int | None = None) -> Mont
     """Spending by month, from the first one with a spend to the one at hand."""
     found = await usage.spent_by_period(deps.pool, used.user, "month", zone=used.zone, chain_id=chain_id)
     if not found:
-        return Months((), (), (), ())
+        return Months((), (), (), (), ())
     today = deps.now().astimezone(ZoneInfo(used.zone)).date()
     shown = rules.periods("month", min(each.period for each in found), today)
     limits = {
@@ -133,6 +135,7 @@ async def months(deps: Deps, used: Used, *, chain_id: int | None = None) -> Mont
         [sum((each.spent for each in found if each.period == month), Decimal(0)) for month in shown],
         [sum(each.transactions for each in found if each.period == month) for month in shown],
         rules.kept_by_month(shown, found, limits),
+        [sum(each.unpriced for each in found if each.period == month) for month in shown],
     )
 
 
@@ -155,9 +158,15 @@ async def overview(deps: Deps, user: Address, *, chain_id: int | None) -> dict[s
                     "totalSpent": dollars(spent),
                     "transactionCount": count,
                     "adherence": f"{kept.normalize():f}",
+                    "unpriced": unpriced,
                 }
-                for month, spent, count, kept in zip(
-                    by_month.months, by_month.spent, by_month.transactions, by_month.kept, strict=True
+                for month, spent, count, kept, unpriced in zip(
+                    by_month.months,
+                    by_month.spent,
+                    by_month.transactions,
+                    by_month.kept,
+                    by_month.unpriced,
+                    strict=True,
                 )
             ],
             "averageSpent": dollars(rules.mean(by_month.spent)),
@@ -179,6 +188,7 @@ def _resource(each: Usage) -> dict[str, object]:
         "totalSpent": dollars(each.spent),
         "totalFunded": dollars(each.funded),
         "unpriced": done.unpriced if done else 0,
+        "fundedUnpriced": done.funded_unpriced if done else 0,
         "monthlyLimit": str(row.monthly_limit) if row.monthly_limit else None,
         "monthlySpent": str(each.spent_now),
         "utilization": ratio_text(each.spent_now, row.monthly_limit),

@@ -19,7 +19,7 @@ Period = Literal["day", "month", "year"]
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What a user's own transactions did to one bucket: dollars, and spends without a price beside them."""
+    """What a user's own transactions did to one bucket: dollars, and beside them what has no price."""
 
     transactions: int
     spent: Decimal
@@ -27,6 +27,7 @@ class Activity:
     funded: Decimal
     first: datetime
     last: datetime
+    funded_unpriced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Spent:
     period: date
     spent: Decimal
     transactions: int
+    unpriced: int = 0
 
 
 async def by_bucket(

@@ -25,6 +25,7 @@ class BucketUse(Resource):
     total_spent: Money
     total_funded: Money
     unpriced: Annotated[int, Field(description="Spends without a known price, not in `totalSpent`.")]
+    funded_unpriced: Annotated[int, Field(description="What was put in without a known price, not in `totalFunded`.")]
     monthly_limit: Raw | None
     monthly_spent: Raw
     utilization: Ratio | None
@@ -42,6 +43,7 @@ class MonthUse(Resource):
     total_spent: Money
     transaction_count: int
     adherence: Ratio
+    unpriced: Annotated[int, Field(description="Spends without a known price, not in `totalSpent`.")]
 
 
 class Seasonal(Resource):

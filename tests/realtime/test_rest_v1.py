@@ -293,3 +293,16 @@ async def test_todays_route_tells_the_same_in_dollars(me: Client) -> None:
     assert told["abandoned"] == [by_name["Idle"]["bucketId"]]
     assert (told["adherence"], told["seasonal"]["averageSpent"]) == ("0.6667", "87.50")
     assert [each["totalSpent"] for each in told["chains"]] == ["175.00"]
+
+
+async def test_todays_route_counts_what_has_no_price_beside_each_total(me: Client, pool: Pool) -> None:
+    funding: dict[str, Any] = {"type": "bucket_funding", "direction": "internal", "usd": None}
+    await write(pool, spend(me.address, 6, usd=None), spend(me.address, 7, **funding), spend(me.address, 8, **funding))
+    told = (await me.get("/v1/analytics/buckets")).json
+    (groceries,) = [each for each in told["buckets"] if each["name"] == "Groceries"]
+    assert (groceries["totalSpent"], groceries["unpriced"]) == ("25.00", 1)
+    assert (groceries["totalFunded"], groceries["fundedUnpriced"]) == ("65.00", 2)
+    assert [(each["month"], each["unpriced"]) for each in told["seasonal"]["months"]] == [
+        ("2026-10", 0),
+        ("2026-11", 1),
+    ]
