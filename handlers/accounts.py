@@ -129,7 +129,7 @@ async def _shown(tx: Tx, deps: Deps, user: Address, rows: Sequence[AccountRow]) 
     held: Mapping[AccountType, Mapping[tuple[int, Address], int]] = {
         "spending": _summed(spendable),
         "investment": _summed(invested),
-        "savings": {},  # goals say what of the rest is saved for them
+        "savings": await accounts.saved(tx, user),  # goals say what of the rest is saved for them
     }
     return [
         wire.account(

@@ -31,7 +31,7 @@ from handlers.rules.month_budget import Budget
 from handlers.rules.prices import Prices
 from handlers.rules.summary import Flows, Spans, Total
 from handlers.rules.yields import totals
-from store import analytics, goals, people, persistence, prices, spending
+from store import accounts, analytics, goals, people, persistence, prices, spending
 from store.analytics import Flow
 from store.answers import Question
 from store.goals import GoalRow
@@ -48,6 +48,7 @@ class _State:
     looks: Mapping[str, Look]
     prices: Prices
     goals: Sequence[GoalRow]
+    saved: Mapping[tuple[int, Address], int]
     held: Held
 
 
@@ -72,9 +73,10 @@ async def _state(figures: Figures, user: Address, spans: Spans, now: datetime) -
         balances = await spending.balances_of(tx, None, [user])
         purse = (await budgeting.load(tx, [user], at=now, cdn_url=figures.deps.settings.cdn_url)).get(user)
         newest = Prices(await prices.latest(tx))
-        saved = await goals.of_users(tx, [user])
+        mine = await goals.of_users(tx, [user])
+        saved = await accounts.saved(tx, user)
         held = await portfolio.load(tx, figures.deps, user, month=spans.month, now=now)
-    return _State(balances, purse.budgets if purse else (), purse.looks if purse else {}, newest, saved, held)
+    return _State(balances, purse.budgets if purse else (), purse.looks if purse else {}, newest, mine, saved, held)
 
 
 async def _flows(figures: Figures, user: Address, spans: Spans, *, version: int) -> Flows:
@@ -100,7 +102,7 @@ def _told(
 ) -> dict[str, object]:
     today, held, chains = now.astimezone(zone).date(), state.held, figures.deps.chains
     balance = rules.worth(state.balances, chains, state.prices)
-    saved = rules.kept_elsewhere(state.goals)
+    saved = rules.kept_elsewhere(state.saved, chains, state.prices)
     sums = totals(each.position for each in held.portfolio.holdings)
     invested = Total(sums.value, sums.unpriced)
     there = rules.summed((balance, saved, invested))

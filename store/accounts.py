@@ -52,6 +52,11 @@ async def accounts_of(conn: Tx | Pool, user: Address) -> list[AccountRow]:
     return [_account(row) for row in await conn.fetch(SQL["accounts_of"], user)]
 
 
+async def saved(conn: Tx | Pool, user: Address) -> dict[tuple[int, Address], int]:
+    """Base units by (chain id, token) that lie in a user's savings accounts of the planned contract."""
+    return {(row["chain_id"], row["token"]): int(row["amount"]) for row in await conn.fetch(SQL["saved"], user)}
+
+
 async def locked(tx: Tx, user: Address, chain_id: int, kind: AccountType) -> AccountRow | None:
     """One account of a user, locked against other changes; None when there is none."""
     row = await tx.fetchrow(SQL["account"], user, chain_id, kind)

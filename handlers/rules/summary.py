@@ -21,8 +21,7 @@ from handlers.rules.periods import iso
 from handlers.rules.prices import EXACT, Prices
 from handlers.rules.trends import midnight
 from store.analytics import Flow
-from store.goals import GoalRow
-from store.records import BalanceKey
+from store.records import Address, BalanceKey
 
 TOP = 5
 """Categories that are named: what a card shows."""
@@ -107,12 +106,17 @@ def worth(balances: Mapping[BalanceKey, int], chains: Mapping[int, Chain], price
     return total
 
 
-def kept_elsewhere(goals: Iterable[GoalRow]) -> Total:
-    """What goals keep in savings accounts of the planned contract: buckets and positions are counted where they are.
+def kept_elsewhere(saved: Mapping[tuple[int, Address], int], chains: Mapping[int, Chain], prices: Prices) -> Total:
+    """What lies in savings accounts of the planned contract, for a goal or not, by (chain id, token).
 
-    What a user keeps by hand is only said, so it is no part of what there is.
+    What goals have in buckets and positions is counted there; what a user keeps by hand is only said.
     """
-    return summed(Total(goal.current, goal.unpriced) for goal in goals if goal.link and goal.link.kind == "v2")
+    total = Total()
+    for (chain_id, token), raw in saved.items():
+        chain = chains.get(chain_id)
+        if raw and chain is not None:
+            total = total.plus(prices.usd(chain, token, raw))
+    return total
 
 
 def monthly_flow(flows: Flows, income: Total, month: Month) -> dict[str, object]:

@@ -31,6 +31,19 @@ SELECT user_address, chain_id, account_type, account_name, is_active FROM user_a
 WHERE user_address = $1 AND chain_id = $2 AND account_type = $3 AND opened_block IS NOT NULL
 FOR UPDATE
 
+-- saved --
+-- What canonical operations of savings accounts of the planned contract put in and took out, by identifier: more can come
+-- out of one than went in, which takes nothing from the others. A transfer names no direction, so it moves nothing.
+SELECT chain_id, token, sum(amount)::text AS amount FROM (
+    SELECT chain_id, token,
+           greatest(sum(CASE direction WHEN 'in' THEN amount WHEN 'out' THEN -amount ELSE 0 END), 0) AS amount
+    FROM transactions
+    WHERE user_address = $1 AND canonical AND role = 'owner' AND type = 'account_operation' AND account_type = 'savings'
+        AND identifier IS NOT NULL
+    GROUP BY chain_id, token, identifier
+) AS each_identifier
+GROUP BY chain_id, token
+
 -- change --
 UPDATE user_accounts SET account_name = $4, is_active = $5, updated_at = now()
 WHERE user_address = $1 AND chain_id = $2 AND account_type = $3

@@ -90,6 +90,29 @@ async def test_month_flows_and_deposits_stand_apart(pool: Pool, analytics: Analy
     assert [each["title"] for each in told["insights"]] == ["No savings goal yet", "Amounts without a price"]
 
 
+async def test_savings_of_the_planned_contract_are_part_of_what_there_is(
+    pool: Pool, analytics: Analytics, me: Client
+) -> None:
+    saved = {"type": "account_operation", "account_type": "savings", "bucket": None, "bucket_id": None}
+    put_in, taken_out = {**saved, "direction": "in", "identifier": "0x01"}, {**saved, "identifier": "0x02"}
+    await write(
+        pool,
+        analytics,
+        spend(me.address, "2026-11-02", 1, **put_in, amount=90_000_000),
+        spend(me.address, "2026-11-03", 2, **put_in, amount=10_000_000),
+        spend(me.address, "2026-11-04", 3, **{**put_in, "direction": "out"}, amount=30_000_000),
+        spend(me.address, "2026-11-04", 4, **{**put_in, "direction": "internal"}, amount=5_000_000),
+        spend(me.address, "2026-11-05", 5, **taken_out, amount=7_000_000),  # yield came out with it
+        spend(me.address, "2026-11-06", 6, **{**put_in, "account_type": "spending"}, amount=1_000_000),
+        spend(me.address, "2026-11-07", 7, **put_in, token="0x" + "77" * 20, symbol=None, decimals=None),
+    )
+    await rows.open_account(pool, me.address, "savings")
+    (account,) = (await me.get("/v1/accounts")).json["data"]
+    assert [(each["raw"], each["usd"]) for each in account["balances"]] == [("12500000", None), ("70000000", "70.00")]
+    told = (await me.get("/v1/summary")).json
+    assert (told["totalNetWorth"], told["unpriced"]) == ("70.00", 1)
+
+
 async def test_budgets_and_categories_are_told_with_figures(pool: Pool, analytics: Analytics, me: Client) -> None:
     await me.call("PUT", "/v1/budgets", json={"scope": "category", "categoryId": FOOD, "monthlyBudget": "10"})
     made = [spend(me.address, "2026-11-02", number) for number in (1, 2)]
