@@ -148,6 +148,7 @@ def _profile(row: PersonRow, ring: KeyRing) -> Profile:
         "locale": row.locale,
         "riskProfile": row.risk_profile,
         "aiConsent": row.ai_consent,
+        "compareConsent": row.compare_consent,
         "monthlyBudget": None if row.monthly_budget is None else dollars(row.monthly_budget),
         "alertThresholds": list(row.alert_thresholds),
         "quietHours": quiet,

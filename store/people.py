@@ -42,6 +42,8 @@ class PersonRow:
     email: bytes | None
     """Sealed for purpose `email` and this address."""
     revision: int
+    compare_consent: bool
+    """Whether the user is compared with friends, and they with the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ async def save_person(tx: Tx, row: PersonRow, *, at: datetime) -> None:
         row.email,
         row.revision,
         at,
+        row.compare_consent,
     )
 
 

@@ -9,11 +9,11 @@ from uuid import UUID
 
 from pydantic import Field, StrictInt
 
-from handlers import friends, invitations
+from handlers import comparisons, friends, invitations
 from handlers.commands import AnyCaseAddress
 from handlers.errors import Conflict, NotFound, RateLimited
 from handlers.friends import Status
-from handlers.resources import AddressText, Resource, Time
+from handlers.resources import AddressText, Money, Resource, Time
 from realtime.rest import shapes
 from realtime.rest.api import Body, Path, Query, endpoint
 from realtime.rest.call import Answer, Call
@@ -246,7 +246,51 @@ def _page(call: Call, kind: str, found: friends.Page) -> Answer:
     return page(call, found.resources, following)
 
 
+class DollarBand(Resource):
+    """Dollars a month: from, and below what; the highest band has no end."""
+
+    from_: Money = Field(alias="from")
+    below: Money | None
+
+
+class Comparison(Resource):
+    """One category, in the month it says: the user's band, and that of the one in the middle of a cohort of friends.
+
+    With a reason and a band, the band is of the last month that was released; with a reason alone there is none.
+    """
+
+    category_id: str
+    month: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}$")] | None
+    my_band: DollarBand | None
+    unpriced: int = Field(description="Amounts of the user's own without a price; they are in no band.")
+    cohort_band: DollarBand | None
+    cohort_size: int | None = Field(description="People whom the band is about, the user not among them.")
+    withheld: Literal["too_few", "no_consent", "cohort_changed", "no_data"] | None
+
+
+class Comparisons(Resource):
+    """Comparisons, in the order of the categories."""
+
+    data: list[Comparison]
+
+
+@endpoint(
+    "GET", "/v1/friends/comparisons", tag="friends", answers=Comparisons, writes=True, tagged=True, problems=(NotFound,)
+)
+async def compare(
+    call: Call, *, category: Annotated[str | None, Query("Only this category.")] = None
+) -> Mapping[str, object]:
+    """Compare the user's spending with that of friends, by category, in the last month that has ended everywhere.
+
+    Only with friends who consent (`compareConsent`), for a user who does, and of five or more; in bands, the same for
+    everybody. A month is answered once and stays so, and no two answers are about cohorts that differ by a few people.
+    """
+    wanted = None if category is None else str(_id(category))
+    return {"data": await comparisons.compare(call.deps, call.me.user, wanted)}
+
+
 ROUTES = (
+    compare,
     list_friends,
     list_blocked,
     ask,

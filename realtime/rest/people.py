@@ -100,6 +100,7 @@ class Me(shapes.User):
     monthly_budget: Money | None = Field(description="Over all categories; null: their own budgets count.")
     alert_thresholds: list[int] = Field(description="Percent of a budget at which an alert comes, ascending.")
     quiet_hours: QuietHours | None
+    compare_consent: bool = Field(description="Whether the user is compared with friends, and friends with the user.")
     hide_amounts: bool = Field(description="Whether pushes leave amounts out.")
     digest: Digest
     email: str | None = Field(description="Masked; the address itself is never given back.", examples=["a***@x.org"])
@@ -121,6 +122,7 @@ class MePatch(Resource):
         tuple[Percent, ...], Field(min_length=1, max_length=10), AfterValidator(_ascending)
     ] = ()
     quiet_hours: QuietHours | None = None
+    compare_consent: StrictBool = False
     hide_amounts: StrictBool = False
     digest: Digest = "weekly"
     email: Email | None = None

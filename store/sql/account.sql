@@ -2,7 +2,7 @@
 -- Amounts are text in all of these: a JSON number is a float to most readers.
 SELECT address AS key, email AS sealed, json_build_object(
     'address', address, 'displayName', display_name, 'avatarUrl', avatar_url, 'timeZone', time_zone, 'locale', locale,
-    'riskProfile', risk_profile, 'aiConsent', ai_consent, 'monthlyBudget', monthly_budget::text,
+    'riskProfile', risk_profile, 'aiConsent', ai_consent, 'compareConsent', compare_consent, 'monthlyBudget', monthly_budget::text,
     'alertThresholds', alert_thresholds, 'quietStart', quiet_start, 'quietEnd', quiet_end,
     'hideAmounts', hide_amounts, 'digest', digest, 'createdAt', created_at, 'updatedAt', updated_at)::text AS body
 FROM users WHERE address = $1 AND address > $2 ORDER BY address LIMIT $3

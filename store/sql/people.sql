@@ -1,18 +1,18 @@
 -- person --
 SELECT address, display_name, avatar_url, time_zone, locale, risk_profile, ai_consent, monthly_budget,
-       alert_thresholds, quiet_start, quiet_end, hide_amounts, digest, email, revision
+       alert_thresholds, quiet_start, quiet_end, hide_amounts, digest, email, revision, compare_consent
 FROM users WHERE address = $1
 
 -- lock_person --
 SELECT address, display_name, avatar_url, time_zone, locale, risk_profile, ai_consent, monthly_budget,
-       alert_thresholds, quiet_start, quiet_end, hide_amounts, digest, email, revision
+       alert_thresholds, quiet_start, quiet_end, hide_amounts, digest, email, revision, compare_consent
 FROM users WHERE address = $1 FOR NO KEY UPDATE
 
 -- save_person --
 UPDATE users SET
     display_name = $2, avatar_url = $3, time_zone = $4, locale = $5, risk_profile = $6, ai_consent = $7,
     monthly_budget = $8, alert_thresholds = $9, quiet_start = $10, quiet_end = $11, hide_amounts = $12, digest = $13,
-    email = $14, revision = $15, updated_at = $16
+    email = $14, revision = $15, updated_at = $16, compare_consent = $17
 WHERE address = $1
 
 -- contacts --

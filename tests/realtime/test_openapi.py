@@ -275,6 +275,7 @@ async def friend_calls(anyone: Client, me: Client) -> list[tuple[Client, str, st
         (me, "DELETE", f"/v1/friends/{third}/block", None),
         (me, "POST", f"/v1/friends/invitations/{token}/accept", None),
         (me, "GET", "/v1/friends", None),
+        (me, "GET", "/v1/friends/comparisons", None),
         (me, "DELETE", f"/v1/friends/{first}", None),
         (me, "POST", "/v1/friends/invitations", {"uses": 3}),
         (me, "GET", "/v1/friends/invitations", None),

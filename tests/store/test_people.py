@@ -47,6 +47,7 @@ async def test_a_saved_record_comes_back_and_no_other_changes(pool: Pool) -> Non
             digest="off",
             email=b"sealed",
             revision=2,
+            compare_consent=True,
         )
         assert all(getattr(row, name) != getattr(changed, name) for name in row.__slots__ if name != "address")
         await people.save_person(conn, changed, at=TIME)
