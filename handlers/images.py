@@ -1,4 +1,4 @@
-"""A picture for a category: taken in raw, processed by a job, shown by its content's name, forgotten when replaced."""
+"""A picture for a category or as avatar: taken in raw, processed by a job, shown by the name of its content."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from handlers.errors import NotFound, Problem, Unavailable
 from handlers.rules import category_tree, pictures
 from handlers.rules.periods import iso
 from handlers.rules.pictures import MEDIA, SIZES, BadPicture, NotAPicture, file_name, link
-from store import categories, images, log, outbox
-from store.images import ImageRow
+from store import categories, images, log, outbox, people
+from store.images import ImageRow, Subject
+from store.log import Counter
 from store.objects import Objects, ObjectsAway
 from store.outbox import Claim
 from store.postgres import Tx, in_transaction
@@ -49,27 +50,27 @@ class PictureRefused(Problem):
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A picture that a user sent: for which category, and where it lies raw."""
+    """A picture that a user sent: for which subject, and where it lies raw."""
 
     user: Address
-    category_id: str
+    subject: Subject
     upload: str
 
     @classmethod
     def of(cls, args: Mapping[str, Any]) -> Sent:
         """What a job was asked for."""
-        return cls(args["user"], args["categoryId"], args["upload"])
+        return cls(args["user"], args.get("categoryId"), args["upload"])
 
     @property
     def args(self) -> dict[str, object]:
         """How a job is asked for it."""
-        return {"user": self.user, "categoryId": self.category_id, "upload": self.upload}
+        return {"user": self.user, "categoryId": self.subject, "upload": self.upload}
 
 
 # What users ask ----------------------------------------------------------------------------------------------------
 
 
-async def take(deps: Deps, objects: Objects, user: Address, category_id: str, raw: bytes) -> Mapping[str, object]:
+async def take(deps: Deps, objects: Objects, user: Address, subject: Subject, raw: bytes) -> Mapping[str, object]:
     """Take a picture in and ask for its processing; raises UnsupportedPicture, PictureRefused or NotFound."""
     try:
         pictures.check(raw)
@@ -77,8 +78,8 @@ async def take(deps: Deps, objects: Objects, user: Address, category_id: str, ra
         raise UnsupportedPicture(str(error)) from None
     except BadPicture as error:
         raise PictureRefused(str(error)) from None
-    await _visible(deps, user, category_id)
-    sent = Sent(user, category_id, f"{UPLOADS}/{secrets.token_hex(UPLOAD_BYTES)}")
+    await _visible(deps, user, subject)
+    sent = Sent(user, subject, f"{UPLOADS}/{secrets.token_hex(UPLOAD_BYTES)}")
     try:
         await objects.put(sent.upload, raw, media="application/octet-stream", public=False)
     except ObjectsAway as error:
@@ -86,34 +87,33 @@ async def take(deps: Deps, objects: Objects, user: Address, category_id: str, ra
 
     async def body(tx: Tx) -> None:
         await log.lock(tx, [user])
-        await images.ask(tx, user, category_id, sent.upload, at=deps.now())
+        await images.ask(tx, user, subject, sent.upload, at=deps.now())
         await outbox.request(tx, "slow", JOB, sent.args)
 
     await in_transaction(deps.pool, body)
     await deps.publisher.wake(keys.JOBS_WAKE)
-    return await status(deps, user, category_id)
+    return await status(deps, user, subject)
 
 
-async def status(deps: Deps, user: Address, category_id: str) -> Mapping[str, object]:
-    """How far the last picture of a category is; raises NotFound when there is none."""
-    row = await images.one(deps.pool, user, category_id)
+async def status(deps: Deps, user: Address, subject: Subject) -> Mapping[str, object]:
+    """How far the last picture of a subject is; raises NotFound when there is none."""
+    row = await images.one(deps.pool, user, subject)
     if row is None:
-        raise NotFound("You have sent no picture for this category.")
-    return _resource(category_id, row, cdn_url=deps.settings.cdn_url)
+        raise _none()
+    return _resource(subject, row, cdn_url=deps.settings.cdn_url)
 
 
-async def remove(deps: Deps, user: Address, category_id: str) -> None:
-    """Show the category's own icon again; raises NotFound when there is no picture of the user's."""
+async def remove(deps: Deps, user: Address, subject: Subject) -> None:
+    """Show a category's own icon again, or no avatar; raises NotFound when there is no picture of the user's."""
 
     async def body(tx: Tx) -> list[Frame]:
         counters = await log.lock(tx, [user])
-        row = await images.one(tx, user, category_id)
+        row = await images.one(tx, user, subject)
         if row is None:
-            raise NotFound("You have sent no picture for this category.")
-        await images.remove(tx, user, category_id)
+            raise _none()
+        await images.remove(tx, user, subject)
         await _forget_picture(tx, row.picture)
-        await categories.set_icon(tx, user, category_id, None)
-        drafts = [await _told(deps, tx, user, category_id, counters[user].epoch, counters[user].seq)]
+        drafts = await _show(deps, tx, counters[user], subject, None)
         return await log.append(tx, counters, drafts if row.picture else [], at=deps.now())
 
     await _publish(deps, await in_transaction(deps.pool, body))
@@ -130,14 +130,15 @@ async def square(objects: Objects, file: str) -> bytes:
     return found
 
 
-def _resource(category_id: str, row: ImageRow, *, cdn_url: str) -> dict[str, object]:
-    small, large = (_path(row.picture, side) for side in SIZES)
+def _resource(subject: Subject, row: ImageRow, *, cdn_url: str) -> dict[str, object]:
+    small, large = (link(_path(row.picture, side), cdn_url) for side in SIZES)
+    urls: dict[str, object] = {"avatarUrl": large, "smallAvatarUrl": small}
+    if subject is not None:
+        urls = {"categoryId": subject, "iconUrl": large, "smallIconUrl": small}
     return {
-        "categoryId": category_id,
+        **urls,
         "status": row.status,
         "reason": row.reason,
-        "iconUrl": link(large, cdn_url),
-        "smallIconUrl": link(small, cdn_url),
         "createdAt": iso(row.created_at),
         "updatedAt": iso(row.updated_at),
     }
@@ -147,8 +148,10 @@ def _path(picture: str | None, side: int) -> str | None:
     return None if picture is None else f"/{MEDIA}{file_name(picture, side)}"
 
 
-async def _visible(deps: Deps, user: Address, category_id: str) -> None:
-    row = await categories.one(deps.pool, user, category_id)
+async def _visible(deps: Deps, user: Address, subject: Subject) -> None:
+    if subject is None:
+        return
+    row = await categories.one(deps.pool, user, subject)
     if row is None or not row.is_active:
         raise NotFound("There is no category of yours with this id.")
 
@@ -158,7 +161,7 @@ async def _visible(deps: Deps, user: Address, category_id: str) -> None:
 
 async def start(deps: Deps, sent: Sent) -> int | None:
     """Count a try; how many there were, None when another picture was sent since, or this one has its outcome."""
-    return await images.start(deps.pool, sent.user, sent.category_id, sent.upload, at=deps.now())
+    return await images.start(deps.pool, sent.user, sent.subject, sent.upload, at=deps.now())
 
 
 async def show(deps: Deps, objects: Objects, claim: Claim, squares: Mapping[int, bytes]) -> bool:
@@ -195,16 +198,15 @@ async def _end(
 ) -> tuple[bool, list[Frame]]:
     """The last step of the job, in the transaction of its effects: whether it is done, and what to publish."""
     sent = Sent.of(claim.args)
-    user, category_id = sent.user, sent.category_id
+    user, subject = sent.user, sent.subject
     counters = await log.lock(tx, [user])
-    before = await images.one(tx, user, category_id)
+    before = await images.one(tx, user, subject)
     finished = status is not None and await images.finish(
-        tx, user, category_id, sent.upload, status=status, reason=reason, picture=picture, at=deps.now()
+        tx, user, subject, sent.upload, status=status, reason=reason, picture=picture, at=deps.now()
     )
     drafts: list[Draft] = []
     if finished and picture is not None:
-        await categories.set_icon(tx, user, category_id, _path(picture, SHOWN_SIDE))
-        drafts.append(await _told(deps, tx, user, category_id, counters[user].epoch, counters[user].seq))
+        drafts = await _show(deps, tx, counters[user], subject, _path(picture, SHOWN_SIDE))
         await _forget_picture(tx, before.picture if before is not None and before.picture != picture else None)
     else:
         await _forget_picture(tx, picture)  # another one was sent meanwhile
@@ -248,10 +250,21 @@ async def _forget_picture(tx: Tx, picture: str | None) -> None:
         await outbox.request(tx, "slow", FORGET_PICTURE, {"picture": picture})
 
 
-async def _told(deps: Deps, tx: Tx, user: Address, category_id: str, *cause: object) -> Draft:
-    row = await categories.one(tx, user, category_id)
+async def _show(deps: Deps, tx: Tx, counter: Counter, subject: Subject, path: str | None) -> list[Draft]:
+    """Show a picture, or none, where its subject is shown; what is told of it. An avatar is read when it is shown."""
+    user = counter.user
+    if subject is None:
+        await people.set_avatar(tx, user, path, at=deps.now())
+        return []
+    await categories.set_icon(tx, user, subject, path)
+    row = await categories.one(tx, user, subject)
     assert row is not None
-    return category_tree.updated(user, category_tree.resource(row, cdn_url=deps.settings.cdn_url), *cause)
+    shown = category_tree.resource(row, cdn_url=deps.settings.cdn_url)
+    return [category_tree.updated(user, shown, counter.epoch, counter.seq)]
+
+
+def _none() -> NotFound:
+    return NotFound("You have sent no picture for this.")
 
 
 async def _ended(deps: Deps, outcome: tuple[bool, list[Frame]]) -> bool:

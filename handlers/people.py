@@ -16,6 +16,7 @@ from config import keys
 from handlers.deps import Deps
 from handlers.errors import Conflict, NotFound, PreconditionFailed, Unauthenticated
 from handlers.rules.money import dollars
+from handlers.rules.pictures import link
 from handlers.rules.texts import masked_email
 from store import audit, log, outbox, people
 from store.audit import AuditEntry, Caller
@@ -57,7 +58,7 @@ class ContactPage:
 
 async def profile(deps: Deps, user: Address) -> Profile:
     """A user's own record; raises Unauthenticated when there is none any more."""
-    return _profile(_known(await people.person(deps.pool, user)), KeyRing.of(deps.settings))
+    return _profile(_known(await people.person(deps.pool, user)), KeyRing.of(deps.settings), deps.settings.cdn_url)
 
 
 async def change(
@@ -92,7 +93,7 @@ async def _change(
     ring, now = KeyRing.of(deps.settings), deps.now()
     counters = await log.lock(tx, [user])
     before = _known(await people.lock_person(tx, user))
-    current = _profile(before, ring)
+    current = _profile(before, ring, deps.settings.cdn_url)
     if if_match is not None and not _names(if_match, current.tag):
         raise PreconditionFailed("The record changed since you read it; read it again and repeat what you change.")
     after = _changed(before, changes, ring)
@@ -105,7 +106,7 @@ async def _change(
     drafts = []
     if MOVES_BUDGETS.intersection(fields):
         drafts.append(await budgets_told(tx, user, "profile", after.revision, at=now))
-    return _profile(after, ring), await log.append(tx, counters, drafts, at=now)
+    return _profile(after, ring, deps.settings.cdn_url), await log.append(tx, counters, drafts, at=now)
 
 
 def _changed(row: PersonRow, changes: Mapping[str, Any], ring: KeyRing) -> PersonRow:
@@ -136,14 +137,14 @@ def _names(if_match: str, tag: str) -> bool:
     return if_match.strip() == "*" or tag in (each.strip() for each in if_match.split(","))
 
 
-def _profile(row: PersonRow, ring: KeyRing) -> Profile:
+def _profile(row: PersonRow, ring: KeyRing, cdn_url: str) -> Profile:
     quiet = None
     if row.quiet_start is not None and row.quiet_end is not None:
         quiet = {"start": f"{row.quiet_start:%H:%M}", "end": f"{row.quiet_end:%H:%M}"}
     resource: dict[str, object] = {
         "address": row.address,
         "displayName": row.display_name,
-        "avatarUrl": row.avatar_url,
+        "avatarUrl": link(row.avatar_url, cdn_url),
         "timeZone": row.time_zone,
         "locale": row.locale,
         "riskProfile": row.risk_profile,

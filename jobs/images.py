@@ -1,4 +1,4 @@
-"""Pictures for categories: decoded in a child that may die of them, stored as clean squares, deleted when unused."""
+"""Pictures that users sent: decoded in a child that may die of them, stored as squares, deleted when unused."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def storage(tools: Tools) -> AsyncIterator[Objects]:
 
 
 async def run(tools: Tools, claim: Claim) -> bool:
-    """Process the picture of a category."""
+    """Process a picture that was sent."""
     sent = Sent.of(claim.args)
     async with storage(tools) as objects:
         async with tools.decoding:

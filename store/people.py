@@ -97,6 +97,11 @@ async def save_person(tx: Tx, row: PersonRow, *, at: datetime) -> None:
     )
 
 
+async def set_avatar(tx: Tx, address: Address, path: str | None, *, at: datetime) -> None:
+    """Show this picture of ours as a user's avatar, or none."""
+    await tx.execute(SQL["set_avatar"], address, path, at)
+
+
 async def contacts(conn: Tx | Pool, user: Address, *, after: Address, limit: int) -> list[ContactRow]:
     """A user's contacts in the order of their addresses, beyond `after` ('' is before all)."""
     return [ContactRow(*row) for row in await conn.fetch(SQL["contacts"], user, after, limit)]

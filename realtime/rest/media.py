@@ -1,4 +1,4 @@
-"""Pictures of categories: taken in over REST, and served with the default icons to anyone who knows their names."""
+"""Pictures of categories and avatars: taken in over REST, and served to anyone who knows their names."""
 
 from __future__ import annotations
 
@@ -80,6 +80,51 @@ async def remove_image(call: Call, *, id: CategoryId) -> None:  # noqa: A002 - t
     await images.remove(call.deps, call.me.user, _id(id))
 
 
+class Avatar(Resource):
+    """How far the last picture sent is; the urls are those of the avatar that is shown now, null before the first."""
+
+    status: Literal["queued", "processing", "done", "refused"]
+    reason: str | None
+    avatar_url: str | None
+    small_avatar_url: str | None
+    created_at: Time
+    updated_at: Time
+
+
+@endpoint(
+    "POST",
+    "/v1/me/avatar",
+    tag="me",
+    answers=Avatar,
+    scope="upload.image",
+    writes=True,
+    once=True,
+    status=202,
+    problems=(UnsupportedPicture, PictureRefused),
+)
+async def send_avatar(
+    call: Call, *, image: Annotated[bytes, Upload("A PNG, JPEG, WebP or GIF picture.", pictures.MAX_BYTES)]
+) -> Answer:
+    """Send a picture to be shown to friends.
+
+    Processed like that of a category: its middle, as a square without anything else that the file held.
+    """
+    taken = await images.take(call.deps, call.web.objects, call.me.user, None, image)
+    return Answer(body=taken, headers={"Location": "/v1/me/avatar"})
+
+
+@endpoint("GET", "/v1/me/avatar", tag="me", answers=Avatar, tagged=True, problems=(NotFound,))
+async def avatar_status(call: Call) -> Mapping[str, object]:
+    """Say how far the last picture sent as avatar is."""
+    return await images.status(call.deps, call.me.user, None)
+
+
+@endpoint("DELETE", "/v1/me/avatar", tag="me", scope="upload.image", writes=True, problems=(NotFound,))
+async def remove_avatar(call: Call) -> None:
+    """Show no avatar any more."""
+    await images.remove(call.deps, call.me.user, None)
+
+
 def _id(text: str) -> str:
     try:
         return str(UUID(text))
@@ -105,4 +150,4 @@ async def media(call: Call, *, name: Annotated[str, Path("File name, as `customI
     return Answer(body=await images.square(call.web.objects, name), headers={"Cache-Control": IMMUTABLE})
 
 
-ROUTES = (send_image, image_status, remove_image, icon, media)
+ROUTES = (send_image, image_status, remove_image, send_avatar, avatar_status, remove_avatar, icon, media)

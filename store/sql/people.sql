@@ -38,3 +38,6 @@ DELETE FROM contacts WHERE user_address = $1 AND address = $2 RETURNING true
 SELECT c.user_address, c.address, c.label
 FROM unnest($1::text[], $2::text[]) AS w (user_address, address)
 JOIN contacts AS c ON c.user_address = w.user_address AND c.address = w.address
+
+-- set_avatar --
+UPDATE users SET avatar_url = $2, revision = revision + 1, updated_at = $3 WHERE address = $1
