@@ -17,7 +17,8 @@ ORDER BY g.user_address, g.created_at, g.goal_id
 
 -- held --
 -- Raw amounts per token behind the goals of these links: what a bucket holds, or what the canonical operations of an
--- identifier put in and took out. A transfer between accounts names no direction, so it moves nothing here.
+-- identifier put in and took out, yield that came out with it aside: less than nothing lies nowhere. A transfer between
+-- accounts names no direction, so it moves nothing here.
 SELECT g.user_address, g.goal_id, h.token, h.amount::text AS amount
 FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[]) AS g (user_address, goal_id, kind, chain_id, id)
 CROSS JOIN LATERAL (
@@ -25,7 +26,7 @@ CROSS JOIN LATERAL (
     WHERE g.kind = 'bucket' AND b.user_address = g.user_address AND b.chain_id = g.chain_id AND b.scope = 'bucket'
         AND b.bucket_id = g.id
     UNION ALL
-    SELECT t.token, sum(CASE t.direction WHEN 'in' THEN t.amount WHEN 'out' THEN -t.amount ELSE 0 END)
+    SELECT t.token, greatest(sum(CASE t.direction WHEN 'in' THEN t.amount WHEN 'out' THEN -t.amount ELSE 0 END), 0)
     FROM transactions AS t
     WHERE g.kind = 'v2' AND t.user_address = g.user_address AND t.chain_id = g.chain_id AND t.identifier = g.id
         AND t.canonical AND t.role = 'owner' AND t.type = 'account_operation' AND t.account_type = 'savings'

@@ -148,6 +148,15 @@ async def test_goal_of_an_identifier_has_what_its_savings_operations_left(world:
     await same(world, before)
 
 
+async def test_goal_whose_savings_came_out_with_their_yield_has_nothing_not_less(world: Bench) -> None:
+    script = Script()
+    made = await make(world, Wanted("v2", 31337, None))
+    mine = bytes.fromhex(made["goalId"][2:])
+    both = [operation(ALICE, kind, amount * DOLLAR, account=2, identifier=mine) for kind, amount in ((0, 80), (1, 81))]
+    await world.apply(script.block(both), values=read(100))
+    assert ((await only(world))["currentAmount"], (await only(world))["progress"]) == ("0.00", "0")
+
+
 async def test_goal_makes_the_savings_account_exist_whatever_its_chain_takes_back(world: Bench) -> None:
     script = Script()
 
