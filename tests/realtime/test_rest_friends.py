@@ -118,8 +118,9 @@ async def test_two_who_ask_each_other_at_once_are_friends(me: Client, you: Clien
     assert [len(await listed(each)) for each in (me, you)] == [1, 1]
 
 
-async def test_a_withdrawn_request_is_gone_and_told_once_a_day(me: Client, you: Client) -> None:
+async def test_a_withdrawn_request_is_gone_and_told_once_a_day(me: Client, you: Client, clock: FakeClock) -> None:
     for _ in range(3):
+        clock.pass_(60)
         row = (await ask(me, you.address)).json
         assert (await me.call("DELETE", f"/v1/friends/{row['id']}")).status == 204
         assert await listed(you, "received") == await listed(me, "requested") == []
