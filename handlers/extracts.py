@@ -132,7 +132,12 @@ async def part(
 
 
 async def parquet(deps: Deps, analytics: Analytics, user: Address, filters: Filters) -> AsyncIterator[bytes]:
-    """All of it as Parquet, from what ClickHouse has; raises TooManyNamed for a search that finds too much."""
+    """All of it as Parquet, from what ClickHouse has; raises TooManyNamed for a search that finds too much.
+
+    While ClickHouse does not answer this raises as every question to it does: once an answer has begun, its status is
+    told.
+    """
+    await analytics.version()
     ids = None
     if filters.hits is not None or filters.prefixes is not None:
         async with frozen(deps.pool) as tx:

@@ -24,7 +24,7 @@ from store.clickhouse import Analytics
 from store.postgres import Pool
 from tests.conftest import MakeSettings
 from tests.realtime.rows import SHOP, index, spend, stand, time_of, write
-from tests.realtime.served import Client, Got
+from tests.realtime.served import Client, Got, serving
 from tests.realtime.wiring import CHAIN, OTHER_CHAIN, busy, wire
 from tests.waiting import until
 
@@ -95,6 +95,15 @@ async def test_an_export_takes_the_filters_of_the_list(me: Client, pool: Pool) -
         listed = [each["id"] for each in (await me.get(f"/v1/transactions?{query}")).json["data"]]
         found = records(await me.get(f"/v1/transactions/export?format=ndjson&{query}"))
         assert [each["id"] for each in found] == listed, query
+
+
+async def test_parquet_is_refused_while_the_analytics_store_is_away(pool: Pool, make_settings: MakeSettings) -> None:
+    nowhere = make_settings(clickhouse_url="http://127.0.0.1:1/nothing")
+    async with serving(wire(pool, nowhere)) as anyone:
+        me = await anyone.signed_in()
+        got = await me.get("/v1/transactions/export?format=parquet")
+        assert (got.status, got.json["code"]) == (503, "unavailable")
+        assert (await me.get("/v1/transactions/export?format=ndjson")).status == 200
 
 
 async def test_parquet_has_the_same_rows_from_the_analytics_store(
