@@ -201,11 +201,15 @@ class Purse:
             self._set_edge(alert.place, Edge(name, event_id, armed=False, round=known.round if known else 1))
 
     def take_back(self, place: Place, level: Level) -> list[str]:
-        """Arm edges that would not have been crossed without what was taken back; returns the events that told them."""
-        gone = undone(level, self.edges.get(place, {}).values())
-        for edge in gone:
+        """Arm edges that would not have been crossed without what was taken back; returns the events that told them.
+
+        An alert may have told several edges at once: taken back for one of them, it tells none of the others either.
+        """
+        known = self.edges.get(place, {})
+        gone = list(dict.fromkeys(edge.event_id for edge in undone(level, known.values())))
+        for edge in [edge for edge in known.values() if edge.event_id in gone]:
             self._set_edge(place, replace(edge, armed=True))
-        return list(dict.fromkeys(edge.event_id for edge in gone))
+        return gone
 
     def taken_back_of(self, budgets: Iterable[Budget], now: datetime) -> list[str]:
         """Alerts of these budgets that no longer hold, as their figures are now."""

@@ -121,6 +121,19 @@ async def test_reorg_also_corrects_a_budget_that_was_made_after_the_spend(world:
     assert [b["spent"] for b in (await world.snapshot(ALICE))["budgets"]] == ["1.00", "1.00", "0.00"]
 
 
+async def test_alert_of_several_edges_is_taken_back_once(world: Bench) -> None:
+    script = await opened(world)
+    first = await pay(world, script, 85)
+    await categorizing.choose(world.deps, ALICE, first, FOOD, apply_to_similar=True)
+    await set_budget(world.deps, ALICE, FOOD, Decimal(100))
+    await pay(world, script, 20)  # crosses 50, 80 and 100 % at once
+    (alert,) = [payload for event, payload in await world.told(ALICE) if event == "budget_alert"]
+    await world.revert()  # 85 is below the last one
+    await world.revert()  # nothing is below all
+    corrected = [key for _, payload in await world.told(ALICE) for key in payload.get("corrects", ())]
+    assert (alert["type"], corrected.count(alert["id"])) == ("over_budget", 1)
+
+
 async def test_edge_crossed_again_after_spending_fell_far_below_it_reaches_the_phone_again(world: Bench) -> None:
     script = await opened(world)
     await set_budget(world.deps, ALICE, FOOD, Decimal(100))
