@@ -295,7 +295,7 @@ class Position(Resource):
     entry_price: Ratio | None = Field(description="Assets per share that went in.")
     fees: Amount = Field(description="What the contract has kept of operations on it.")
     risk_level: Literal["low", "medium", "high"] = Field(
-        description="By the class of its protocol; `/positions` and `/investments` weigh size, lock and APY, too."
+        description="By the class of its protocol; `risk` of `/positions` weighs size, lock and APY, too."
     )
     unlock_at: Time | None
     label: str | None

@@ -1,8 +1,8 @@
 """A user's open positions as one portfolio: totals, shares, spread, risk, and what of it is worth a word. Pure.
 
 Every total is of what has a price, and `unpriced` beside it counts what has none. Shares are parts of the priced
-total and come to exactly 1. diversificationScore is 1 less the mean of two Herfindahl indices, over protocols and over
-assets: a protocol may fail, and so may an asset.
+total and come to exactly 1. diversificationScore is 1 less the Herfindahl index over pairs of protocol and asset; the
+indices over each of the two are its reasons, since a protocol may fail, and so may an asset.
 """
 
 from __future__ import annotations
@@ -78,14 +78,14 @@ class Portfolio:
     holdings: Sequence[Holding]
     protocols: Spread
     assets: Spread
+    places: Spread
+    """Over pairs of protocol and asset."""
     risk: Risk | None
 
     @property
     def diversification(self) -> Decimal | None:
-        """The score over both; None where nothing has a value."""
-        if self.protocols.score is None or self.assets.score is None:
-            return None
-        return risk.rounded(EXACT.divide(EXACT.add(self.protocols.score, self.assets.score), Decimal(2)))
+        """1 less the index over protocols and assets; None where nothing has a value."""
+        return self.places.score
 
 
 def holdings_of(positions: Iterable[Position], chains: Mapping[int, Chain], prices: Prices) -> list[Holding]:
@@ -109,7 +109,8 @@ def portfolio(holdings: Sequence[Holding], now: datetime) -> Portfolio:
     protocols, assets = spread(assessed, lambda each: each.protocol), spread(assessed, lambda each: each.asset)
     scores = [(each.value, each.risk.score) for each in assessed if each.value is not None and each.risk is not None]
     whole = risk.portfolio_risk(scores, protocols.herfindahl or ZERO)
-    return Portfolio(assessed, protocols, assets, whole)
+    places = spread(assessed, lambda each: f"{each.protocol}\0{each.asset}")
+    return Portfolio(assessed, protocols, assets, places, whole)
 
 
 def shares(values: Sequence[Decimal]) -> list[Decimal | None]:
@@ -184,13 +185,13 @@ def block(told: Portfolio, monthly: Total, *, chains: Mapping[int, Chain], price
 
 
 def resource(holding: Holding, chain: Chain, prices: Prices) -> dict[str, object]:
-    """A position with its share and what its risk is made of; `riskLevel` is that of its whole risk."""
+    """A position with its share and what its risk is made of; `riskLevel` is its protocol's, as in every event."""
     shown = wire.position(holding.position, chain=chain, prices=prices)
     if holding.risk is None:
         return {**shown, "share": None, "risk": None}
     share = None if holding.share is None else text(holding.share)
     made = {"score": text(holding.risk.score), "level": holding.risk.level, "components": _components(holding.risk)}
-    return {**shown, "riskLevel": holding.risk.level, "share": share, "risk": made}
+    return {**shown, "share": share, "risk": made}
 
 
 def _components(made: Risk) -> list[dict[str, object]]:

@@ -131,8 +131,8 @@ async def trends(
 ) -> Answer:
     """Read what was spent by period and category, newest first.
 
-    What counts is what counts for budgets: spends, and outgoing transfers once they have a category. The first and
-    the last period hold what of them lies in the range.
+    Spends only: an outgoing transfer with a category counts for its budget, not here. The first and the last period
+    hold what of them lies in the range.
     """
     told = await analytics.trends(
         call.web.figures,

@@ -38,9 +38,8 @@ class Risk(Resource):
 
 
 class HeldPosition(Position):
-    """A position with its part of the portfolio; `riskLevel` is the level of its whole `risk`."""
+    """A position with its part of the portfolio and its whole risk; `riskLevel` is its protocol's, as in events."""
 
-    risk_level: Level = Field(description="That of `risk`; closed, that of its protocol's class.")
     share: Ratio | None = Field(description="Of all that was asked for and has a price; null: no price, or closed.")
     risk: Risk | None = Field(description="Null: it is closed.")
 
@@ -97,7 +96,9 @@ class ProtocolPart(Resource):
 class Investments(Investment):
     """The investment block, how it is spread, and what of it is worth a word."""
 
-    diversification_score: Ratio | None = Field(description="Mean of the scores over protocols and over assets.")
+    diversification_score: Ratio | None = Field(
+        description="1 less the Herfindahl index over pairs of protocol and asset."
+    )
     diversification_reasons: list[SpreadOver]
     protocol_distribution: list[ProtocolPart] = Field(description="The largest first; shares come to exactly 1.")
     recommendations: list[Insight]

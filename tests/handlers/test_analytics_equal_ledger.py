@@ -194,7 +194,7 @@ async def check(reader: Reader, pool: Pool) -> None:
             answer = await reader.trends(user, timeframe)
             since = datetime.fromisoformat(answer["from"])
             expected = plain(
-                [row for row in spent if since <= row["block_time"] < reader.until],
+                [row for row in rows if row["type"] == "spend" and since <= row["block_time"] < reader.until],
                 lambda row: (label(row["block_time"], timeframe, zone), row["category"]),  # noqa: B023 - used at once
             )
             told = {

@@ -203,7 +203,7 @@ async def test_other_people_see_nothing_of_it(mine: Client, other: Client) -> No
 
 async def test_spread_is_told_over_protocols_and_assets(mine: Client, pool: Pool) -> None:
     got = await read(mine, "/v1/investments")
-    assert got["diversificationScore"] == "0.1875"  # (1 - 0.5625 - 0.0625 over protocols + 0 over assets) / 2
+    assert got["diversificationScore"] == "0.375"  # 1 - 0.5625 - 0.0625, over protocols and assets together
     protocols, assets = got["diversificationReasons"]
     assert (protocols["herfindahl"], protocols["largest"], protocols["largestShare"]) == ("0.625", "Morpho", "0.75")
     assert (assets["groups"], assets["herfindahl"], assets["score"]) == (1, "1", "0")

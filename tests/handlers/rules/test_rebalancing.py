@@ -63,7 +63,7 @@ def test_a_single_protocol_is_told_to_open_another() -> None:
         ("open", None, "0", "0.5", "500.00"),
     ]
     outcomes = got["expectedOutcomes"]
-    assert outcomes["diversificationScore"] == {"from": "0", "to": "0.25"}
+    assert outcomes["diversificationScore"] == {"from": "0", "to": "0.5"}
     assert outcomes["averageAPY"] == {"from": "0.05", "to": "0.05"}
     assert (outcomes["yieldPerYear"], outcomes["newPositionsUsd"]) == ({"from": "50.00", "to": "25.00"}, "500.00")
 
