@@ -80,7 +80,7 @@ def names(chance: Chance) -> list[bytes]:
 def attachments(chance: Chance) -> list[bytes]:
     count = chance.choice([1, 4096, 10_000_000, 10**40])
     head = frame(f'45{count}-["ack",{{"_placeholder":true,"num":0}}]')
-    return [head, *(frame(b"\1" * 64, opcode=BINARY) for _ in range(chance.randint(1, 20)))]
+    return [head, *(frame(b"\1" * 64, opcode=BINARY) for _ in range(chance.randint(1, 20))), *malformed(chance)]
 
 
 def nested(chance: Chance) -> list[bytes]:
