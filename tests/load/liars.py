@@ -7,6 +7,7 @@ import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from typing import Any
 
@@ -28,6 +29,25 @@ FOREIGN = 1_000_000
 RANDOM_FAULTS: tuple[Fault, ...] = (
     "drop", "http", "throttled", "jsonrpc", "not_json", "wrong_id", "null", "empty", "too_large", "hang",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KeptBlock(FakeBlock):
+    """A block that writes its logs and receipts once: the nodes share a core with the watcher."""
+
+    def logs(self) -> list[dict[str, Any]]:
+        return self._logs
+
+    def receipts(self) -> list[dict[str, Any]]:
+        return self._receipts
+
+    @cached_property
+    def _logs(self) -> list[dict[str, Any]]:
+        return super().logs()
+
+    @cached_property
+    def _receipts(self) -> list[dict[str, Any]]:
+        return super().receipts()
 
 
 @dataclass
@@ -54,7 +74,7 @@ class Script:
     def block(self, parent: FakeBlock, branch: str, *, empty: bool = False) -> FakeBlock:
         """A block on top of another, with spends of its own unless it is to be empty."""
         txs = () if empty else tuple(self._spend() for _ in range(self.draw.randint(1, 2)))
-        block = FakeBlock(parent.number + 1, make_hash(parent.hash, branch, next(self._salts)), parent.hash, txs)
+        block = KeptBlock(parent.number + 1, make_hash(parent.hash, branch, next(self._salts)), parent.hash, txs)
         self.by_hash[block.hash] = block
         self.by_tx.update({block.tx_hash(i): (block, i) for i in range(len(txs))})
         return block

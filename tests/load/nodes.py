@@ -92,6 +92,8 @@ class Outcome:
     caught_up_s: float = 1.0
     caught_up_cpu_s: float = 0.0
     """Of the watcher and the three nodes."""
+    committing_s: float = 0.0
+    """Time of it in which a block's transaction was open."""
     faults_met: int = 0
     spends: int = 0
 
@@ -105,7 +107,8 @@ class Outcome:
         return (
             f"catch-up: {self.caught_up} blocks in {self.caught_up_s:.1f} s = {self.per_s:.0f} blocks/s "
             f"across {self.faults_met} faults and one bad node at a time, "
-            f"{self.caught_up_cpu_s / max(1, self.caught_up) * 1e3:.1f} ms CPU a block (watcher and nodes)\n"
+            f"{self.caught_up_cpu_s / max(1, self.caught_up) * 1e3:.1f} ms CPU a block (watcher and nodes), "
+            f"{self.committing_s / self.caught_up_s:.0%} of the time in the blocks' transactions\n"
             f"{self.spends} spends on the chain: {sum(row.skipped for row in rows)} blocks skipped, "
             f"{sum(row.doubled for row in rows)} events doubled, {sum(row.taken_back for row in rows)} taken back"
         )
@@ -239,13 +242,14 @@ async def _catch_up(stage: Stage, outcome: Outcome) -> None:
     head, met = first + stage.plan.behind, stage.script.met
     row = Row("catch-up, all kinds at once")
     async with stage.watching():
-        began, cpu = perf_counter(), process_time()
+        began, cpu, committing = perf_counter(), process_time(), _committing_s()
         stage.script.rate = stage.plan.rate
         trouble = asyncio.create_task(_trouble(stage))
         try:
             await until(lambda: stage.cursor >= head, 120, what=f"block {head}")
             outcome.caught_up, outcome.caught_up_s = stage.plan.behind, perf_counter() - began
             outcome.caught_up_cpu_s = process_time() - cpu
+            outcome.committing_s = _committing_s() - committing
         except TimeoutError as error:
             outcome.broken.append(f"the catch-up did not end: {error}, but {stage.cursor}")
         finally:
@@ -259,6 +263,10 @@ async def _catch_up(stage: Stage, outcome: Outcome) -> None:
         row.blocks, row.seconds = stage.plan.behind, outcome.caught_up_s
     await _count(stage, row, first)
     outcome.rows.append(row)
+
+
+def _committing_s() -> float:
+    return REGISTRY.get_sample_value("expendi_ingest_seconds_sum", {"chain": str(CHAIN_ID)}) or 0.0
 
 
 async def _trouble(stage: Stage) -> None:
