@@ -250,10 +250,10 @@ async def test_catching_up_prices_old_blocks_without_their_state(
     rpc, ledger = market.rpc(), FakeLedger(market.chain)
     answers, asked = rpc.answers, 0
 
-    async def pruned(calls: Any) -> list[Any]:
+    async def pruned(calls: Any, **options: Any) -> list[Any]:
         nonlocal asked
         asked += bool(calls) and calls[0][0] == "eth_call"
-        return await answers(calls)
+        return await answers(calls, **options)
 
     monkeypatch.setattr(rpc, "answers", pruned)
     await market.follow(ledger, rpc=rpc, every_blocks=1000)
