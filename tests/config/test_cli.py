@@ -36,6 +36,12 @@ def stop(*_):
     tell("stops", *verbs)
     os._exit(0)
 signal.signal(signal.SIGTERM, stop)
+def started():  # processes that have spoken since the demo's contracts were deployed
+    return pathlib.Path(os.environ["STUB_CALLS"]).read_text().rpartition('"deploy"')[2].count("\\n") - 1
+if verbs[:1] == ["demo"]:  # the script waits for web alone, which may be up before the others have spoken
+    deadline = time.monotonic() + 20
+    while started() < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
 tell(*verbs)
 code = os.environ.get("STUB_EXIT_" + "_".join([name.rpartition(".")[2], *verbs[:1]]))
 if code is not None:
