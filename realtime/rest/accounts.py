@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated
 
-import orjson
-from pydantic import AfterValidator, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, Field, StrictBool
 
 from handlers import accounts
 from handlers.accounts import AccountChanges
 from handlers.errors import NotFound, PreconditionFailed
-from handlers.resources import Account, Resource
+from handlers.resources import Account
 from handlers.rules.accounts import Place, account_id, account_of
 from handlers.rules.texts import plain
 from realtime.rest import shapes
-from realtime.rest.api import Body, Header, Path, endpoint, tag_of
+from realtime.rest.api import Body, Header, Path, endpoint
 from realtime.rest.call import Answer, Call
+from realtime.rest.changes import Changes, is_not
 from realtime.rest.paging import DEFAULT_LIMIT, CursorText, Limit, cursor_of, page, place_of
 
 NAME_MAX = 64
@@ -30,21 +30,14 @@ def _name(text: str) -> str:
     return shown
 
 
-def _no_defaults(schema: dict[str, Any]) -> None:
-    for facts in schema["properties"].values():
-        facts.pop("default", None)
-
-
 class Accounts(shapes.Listed):
     """Accounts by chain and type."""
 
     data: list[Account]
 
 
-class AccountPatch(Resource):
+class AccountPatch(Changes):
     """What to change; what is left out stays. `accountName` null: shown by its type again."""
-
-    model_config = ConfigDict(json_schema_extra=_no_defaults)
 
     account_name: Annotated[str, Field(max_length=4 * NAME_MAX), AfterValidator(_name)] | None = None
     is_active: StrictBool = True
@@ -96,13 +89,7 @@ async def change_account(
         changes["name"] = body.account_name
     if "is_active" in body.model_fields_set:
         changes["active"] = body.is_active
-    return await accounts.change(call.deps, call.me.user, id, changes, unless=_is_not(if_match))
-
-
-def _is_not(if_match: str | None) -> Callable[[Mapping[str, object]], bool]:
-    """Whether an account is another one than If-Match names."""
-    tags = None if if_match is None else [each.strip().removeprefix("W/") for each in if_match.split(",")]
-    return lambda shown: tags is not None and "*" not in tags and f'"{tag_of(orjson.dumps(shown))}"' not in tags
+    return await accounts.change(call.deps, call.me.user, id, changes, unless=is_not(if_match))
 
 
 ROUTES = (list_accounts, account, change_account)

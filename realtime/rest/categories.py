@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-import orjson
-from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, Field, StrictBool, StrictInt, StringConstraints, WithJsonSchema
 
 from handlers import budgets, categories
 from handlers.categories import Base, DefaultCategory, RuleField
@@ -18,8 +17,9 @@ from handlers.resources import Category, Resource, Time
 from handlers.rules.periods import iso
 from handlers.rules.texts import plain
 from realtime.rest import shapes
-from realtime.rest.api import Body, Header, Path, Query, endpoint, tag_of
+from realtime.rest.api import Body, Header, Path, Query, endpoint
 from realtime.rest.call import Answer, Call
+from realtime.rest.changes import Changes, given, is_not
 from realtime.rest.paging import DEFAULT_LIMIT, CursorText, Limit, cursor_of, page, place_of
 from store.categories import Place, RulePlace, RuleRow
 
@@ -82,15 +82,8 @@ class NewCategory(Resource):
     sort_order: SortOrder = 0
 
 
-def _no_defaults(schema: dict[str, Any]) -> None:
-    for facts in schema["properties"].values():
-        facts.pop("default", None)
-
-
-class CategoryChanges(Resource):
+class CategoryChanges(Changes):
     """What to change of an own category; what is left out stays."""
-
-    model_config = ConfigDict(json_schema_extra=_no_defaults)
 
     name: Name = ""
     description: Description = ""
@@ -99,10 +92,8 @@ class CategoryChanges(Resource):
     sort_order: SortOrder = 0
 
 
-class Preferences(Resource):
+class Preferences(Changes):
     """What to make of a category; what is left out stays, null takes it back. `monthlyBudget` null: no budget."""
-
-    model_config = ConfigDict(json_schema_extra=_no_defaults)
 
     custom_name: Name | None = None
     custom_color_hex: Colour | None = None
@@ -204,12 +195,6 @@ async def edit_category(
     return await categories.edit(call.deps, call.me.user, _path_uuid(id), given(body), unless=is_not(if_match))
 
 
-def is_not(if_match: str | None) -> Callable[[Mapping[str, object]], bool]:
-    """Whether a category is another one than If-Match names."""
-    tags = None if if_match is None else [each.strip().removeprefix("W/") for each in if_match.split(",")]
-    return lambda shown: tags is not None and "*" not in tags and f'"{tag_of(orjson.dumps(shown))}"' not in tags
-
-
 @endpoint(
     "DELETE",
     "/v1/categories/{id}",
@@ -246,11 +231,6 @@ async def put_preferences(
     return await categories.prefer(
         call.deps, call.me.user, _path_uuid(id), given(body), budget_changed=budgets.budget_changed
     )
-
-
-def given(body: Resource) -> dict[str, Any]:
-    """The fields that were sent, null ones too; what was left out stays as it is."""
-    return {name: getattr(body, name) for name in body.model_fields_set}
 
 
 @endpoint("GET", "/v1/category-rules", tag="categories", answers=Rules, tagged=True, problems=(Invalid,))

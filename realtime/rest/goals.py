@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictInt, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, StrictInt, WithJsonSchema, model_validator
 
 from handlers import goal_edits, goals
 from handlers.errors import Conflict, Invalid, NotFound, PreconditionFailed
@@ -18,7 +18,8 @@ from handlers.rules.texts import plain
 from realtime.rest import shapes
 from realtime.rest.api import Body, Header, Path, endpoint
 from realtime.rest.call import Answer, Call
-from realtime.rest.categories import Id, given, is_not
+from realtime.rest.categories import Id
+from realtime.rest.changes import Changes, given, is_not
 from realtime.rest.paging import DEFAULT_LIMIT, CursorText, Limit, cursor_of, page, place_of
 
 NAME_MAX = 100
@@ -105,15 +106,8 @@ class NewGoal(Resource):
         return self
 
 
-def _no_defaults(schema: dict[str, Any]) -> None:
-    for facts in schema["properties"].values():
-        facts.pop("default", None)
-
-
-class GoalChanges(Resource):
+class GoalChanges(Changes):
     """What to change; what is left out stays, null takes it back. `currentAmount`: of a goal without a link."""
-
-    model_config = ConfigDict(json_schema_extra=_no_defaults)
 
     name: Name = ""
     target_amount: Target = ""

@@ -8,7 +8,7 @@ from datetime import time
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StrictBool, StrictInt, StringConstraints, model_validator
 
 from handlers import audit, budgets, people
 from handlers.errors import Conflict, FieldError, Invalid, NotFound, PreconditionFailed
@@ -19,6 +19,7 @@ from handlers.rules.texts import plain
 from realtime.rest import shapes
 from realtime.rest.api import Body, Header, Path, endpoint
 from realtime.rest.call import Answer, Call
+from realtime.rest.changes import Changes, given
 from realtime.rest.paging import DEFAULT_LIMIT, CursorText, Limit, cursor_of, page, place_of
 from store.people import ContactRow, Digest, RiskProfile
 from store.records import Address
@@ -68,11 +69,6 @@ def _ascending(values: tuple[int, ...]) -> tuple[int, ...]:
     return values
 
 
-def _no_defaults(schema: dict[str, Any]) -> None:
-    for facts in schema["properties"].values():
-        facts.pop("default", None)
-
-
 Clock = Annotated[str, Field(pattern=_CLOCK, description="Clock time in the user's zone.", examples=["22:00"])]
 Percent = Annotated[StrictInt, Field(ge=1, le=THRESHOLD_MAX)]
 Dollars = Annotated[str, Field(pattern=r"^[0-9]{1,18}(\.[0-9]{1,2})?$", description="US dollars; 0 is a budget too.")]
@@ -106,10 +102,8 @@ class Me(shapes.User):
     email: str | None = Field(description="Masked; the address itself is never given back.", examples=["a***@x.org"])
 
 
-class MePatch(Resource):
+class MePatch(Changes):
     """Fields to change; those left out stay as they are."""
-
-    model_config = ConfigDict(json_schema_extra=_no_defaults)
 
     display_name: Annotated[str, Field(max_length=4 * NAME_MAX), AfterValidator(_name)] | None = None
     avatar_url: AvatarUrl | None = None
@@ -189,7 +183,7 @@ def _answer(profile: people.Profile) -> Answer:
 
 def _fields(patch: MePatch) -> dict[str, Any]:
     """The fields that were sent, as the store has them."""
-    sent: dict[str, Any] = {name: getattr(patch, name) for name in patch.model_fields_set}
+    sent = given(patch)
     if "display_name" in sent:
         sent["display_name"] = sent["display_name"] or None
     if sent.get("monthly_budget") is not None:
