@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-STALL_S = 2.0
+STALL_S = 20.0
 """Real time an engine may owe an answer (s); then it is taken to wait for a lock that a timer of ours will free."""
 STUCK_S = 10.0
 """Real time without anything to do or to wait for (s): the run hangs."""

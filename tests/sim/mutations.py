@@ -81,7 +81,7 @@ def _no_repair() -> Patches:
         yield
 
 
-@mutation(2, "the ends of logs are not compared")
+@mutation(2, "the ends of logs are not compared", "weather", "redis_cut")
 def _no_comparison() -> Patches:
     async def compare(self: Any, *, urgent: bool) -> None:
         return None
@@ -222,12 +222,12 @@ def _error_is_empty() -> Patches:
         yield
 
 
-@mutation(6, "empty logs are believed against the bloom")
+@mutation(6, "empty logs are believed against the bloom", "lag", "mood")
 def _no_second_look() -> Patches:
-    async def second_look(*_: Any) -> tuple[Any, ...]:
-        return ()
+    async def believe(*_: Any, **__: Any) -> None:
+        return None
 
-    with mock.patch.object(fetch, "_second_look", second_look):
+    with mock.patch.object(fetch, "_look_again", believe):
         yield
 
 
