@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from handlers.deps import Deps
 from handlers.errors import FieldError, Invalid, NotFound
 from handlers.events import BudgetUpdate
+from handlers.one_by_one import one_by_one
 from handlers.rules.alerts import Edge
 from handlers.rules.budget_impact import bucket_impact
 from handlers.rules.calendar import Month, month_of
@@ -27,6 +28,7 @@ from handlers.rules.prices import Prices
 from handlers.rules.purse import Decided, Place, Purse, budgets_of
 from store import budgets, goals, log, prices, spending
 from store.budgets import AssignedRow, EdgeRow, PersonRow
+from store.log import Counter
 from store.postgres import Pool, Tx, frozen, in_transaction
 from store.records import Address, BalanceKey, Draft, Frame
 
@@ -174,20 +176,16 @@ async def set_total(deps: Deps, user: Address, amount: Decimal | None) -> None:
 
 
 async def begin_months(deps: Deps, *, limit: int) -> int:
-    """Tell users with a budget that a new month has begun, at most `limit` of them; returns how many were due."""
+    """Tell users with a budget that a new month has begun, at most `limit` of them; returns how many it was told."""
     due = await budgets.months_over(deps.pool, deps.now(), limit=limit)
-    for user in due:
 
-        async def body(tx: Tx, user: Address = user) -> list[Frame]:
-            counters = await log.lock(tx, [user])
-            now = deps.now()
-            if not await budgets.tell_month(tx, user, now):
-                return []
-            return await log.append(tx, counters, [await told(tx, user, "month", now.date(), at=now)], at=now)
+    async def begin(tx: Tx, counters: Mapping[Address, Counter]) -> list[Frame]:
+        (user,), now = counters, deps.now()
+        if not await budgets.tell_month(tx, user, now):
+            return []
+        return await log.append(tx, counters, [await told(tx, user, "month", now.date(), at=now)], at=now)
 
-        frames = await in_transaction(deps.pool, body)
-        await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
-    return len(due)
+    return await one_by_one(deps, [(user, begin) for user in due], name="begin_months")
 
 
 async def budget_changed(tx: Tx, user: Address, now: datetime) -> Draft:

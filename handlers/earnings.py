@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from zoneinfo import ZoneInfo
+
+import structlog
 
 from handlers.deps import Deps
 from handlers.events import YieldUpdate
+from handlers.one_by_one import one_by_one
 from handlers.rules import earnings as rules
 from handlers.rules import wire
 from handlers.rules.inbox import Inbox
@@ -22,50 +26,60 @@ from handlers.rules.yields import priced, totals
 from handlers.yields import update_body
 from store import earnings, log, notifications, prices, pushes, yields
 from store.earnings import DayRow, Evening
-from store.postgres import Pool, Tx, in_transaction
+from store.log import Counter
+from store.postgres import Pool, Tx, is_passing
 from store.records import Address, Draft, Frame
 from store.yields import Position
 
+logger = structlog.get_logger(__name__)
+
 
 async def tell_evenings(deps: Deps, *, limit: int) -> int:
-    """Look at the days of at most `limit` users that have come to their evening; returns how many there were."""
+    """Look at the days of at most `limit` users that have come to their evening; returns at how many."""
     now = deps.now()
     due = await earnings.evenings(deps.pool, now, hour=deps.settings.yield_evening_hour, limit=limit)
     if not due:
         return 0
+    try:
+        silent = await _settle_silent(deps, due, now)
+    except Exception as error:  # one user's rows must not silence everyone: each is looked at alone
+        if is_passing(error):
+            raise
+        logger.exception("evenings_not_settled_at_once", users=len(due))
+        silent = frozenset()
+    turns = [(each.user, partial(_tell, deps, each, now)) for each in due if each.user not in silent]
+    return len(silent) + await one_by_one(deps, turns, name="tell_evenings")
+
+
+async def _settle_silent(deps: Deps, due: Sequence[Evening], now: datetime) -> frozenset[Address]:
+    """Record the days of those who have nothing to be told, all at once."""
     newest = Prices(await prices.latest(deps.pool))
     held = await _positions(deps.pool, deps, [each.user for each in due], newest)
     days = await _days(deps.pool, deps, due, held, newest, now)
     silent = [each for each in due if rules.in_cents(days[each.user].usd) == 0]
     await earnings.record(deps.pool, [_row(each, days[each.user]) for each in silent], at=now)
-    for each in due:
-        if each not in silent:
-            await _tell(deps, each, now)
-    return len(due)
+    return frozenset(each.user for each in silent)
 
 
-async def _tell(deps: Deps, evening: Evening, now: datetime) -> None:
-    async def body(tx: Tx) -> list[Frame]:
-        # Figures are read again under the user's lock: no block can move a position between them and the telling.
-        counters = await log.lock(tx, [evening.user])
-        newest = Prices(await prices.latest(tx))
-        held = await _positions(tx, deps, [evening.user], newest)
-        today = (await _days(tx, deps, [evening], held, newest, now))[evening.user]
-        first = await earnings.record(tx, [_row(evening, today)], at=now)
-        if not first or rules.in_cents(today.usd) == 0:
-            return []
-        inbox = await _inbox(tx, evening.user)
-        mine = held.get(evening.user, ())
-        total = totals(mine).earned
-        told = inbox.add(rules.notice(evening.user, evening.day, today, total_yield=total, at=now), None)
-        await notifications.record(tx, inbox.kept)
-        draft = _update(deps, evening, mine, newest)
-        frames = await log.append(tx, counters, [draft, *told], at=now)
-        await pushes.record(tx, inbox.intents, at=now, hold_s=deps.settings.push_hold_s)
-        return frames
-
-    frames = await in_transaction(deps.pool, body)
-    await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
+async def _tell(
+    deps: Deps, evening: Evening, now: datetime, tx: Tx, counters: Mapping[Address, Counter]
+) -> list[Frame]:
+    # Figures are read again under the user's lock: no block can move a position between them and the telling.
+    newest = Prices(await prices.latest(tx))
+    held = await _positions(tx, deps, [evening.user], newest)
+    today = (await _days(tx, deps, [evening], held, newest, now))[evening.user]
+    first = await earnings.record(tx, [_row(evening, today)], at=now)
+    if not first or rules.in_cents(today.usd) == 0:
+        return []
+    inbox = await _inbox(tx, evening.user)
+    mine = held.get(evening.user, ())
+    total = totals(mine).earned
+    told = inbox.add(rules.notice(evening.user, evening.day, today, total_yield=total, at=now), None)
+    await notifications.record(tx, inbox.kept)
+    draft = _update(deps, evening, mine, newest)
+    frames = await log.append(tx, counters, [draft, *told], at=now)
+    await pushes.record(tx, inbox.intents, at=now, hold_s=deps.settings.push_hold_s)
+    return frames
 
 
 def _update(deps: Deps, evening: Evening, positions: Sequence[Position], newest: Prices) -> Draft:

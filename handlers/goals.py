@@ -12,6 +12,7 @@ from config.chains import Chain
 from handlers.deps import Deps
 from handlers.errors import NotFound
 from handlers.events import GoalMilestone, GoalUpdate, UnreadCount
+from handlers.one_by_one import one_by_one
 from handlers.rules import savings
 from handlers.rules.book import Book
 from handlers.rules.goals import (
@@ -37,7 +38,7 @@ from store import prices as feeds
 from store.cursors import RevertedBlock
 from store.goals import GoalRow, Key
 from store.log import Counter, Told
-from store.postgres import Pool, Tx, in_transaction
+from store.postgres import Pool, Tx
 from store.records import Address, Draft, Frame
 from store.yields import PositionKey
 
@@ -172,19 +173,15 @@ def _updates(told: Iterable[Told]) -> dict[Key, list[str]]:
 
 
 async def begin_days(deps: Deps, *, limit: int) -> int:
-    """Look at the goals of users whose day has ended, at most `limit` of them; returns how many were due."""
+    """Look at the goals of users whose day has ended, at most `limit` of them; returns at how many users'."""
     due = await rows.days_over(deps.pool, deps.now(), limit=limit)
-    for user in due:
 
-        async def body(tx: Tx, user: Address = user) -> list[Frame]:
-            counters = await log.lock(tx, [user])
-            goals = [(goal, goal) for goal in await rows.of_users(tx, [user])]
-            _, frames = await look_at(deps, tx, counters, goals, now=deps.now())
-            return frames
+    async def begin(tx: Tx, counters: Mapping[Address, Counter]) -> list[Frame]:
+        goals = [(goal, goal) for goal in await rows.of_users(tx, counters)]
+        _, frames = await look_at(deps, tx, counters, goals, now=deps.now())
+        return frames
 
-        frames = await in_transaction(deps.pool, body)
-        await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
-    return len(due)
+    return await one_by_one(deps, [(user, begin) for user in due], name="begin_days")
 
 
 async def look_at(

@@ -16,7 +16,7 @@ import pytest
 
 from config.embedded import fcm as fake
 from config.embedded.fcm import FakeFcm
-from handlers import snapshot
+from handlers import earnings, snapshot
 from handlers.deps import Deps
 from handlers.events import BY_NAME
 from jobs import push, schedule
@@ -348,8 +348,31 @@ async def test_failure_in_between_leaves_the_day_to_be_told(stage: Stage, monkey
 
     with monkeypatch.context() as patched:
         patched.setattr("store.pushes.record", fail)
-        with pytest.raises(RuntimeError):
-            await stage.at(evening())
+        assert await stage.at(evening()) == 0
     assert (await stage.told(), await stage.days()) == ([], [])
     assert await stage.at(evening(20, 1)) == 1
     assert await stage.bodies() == ["Your investments earned $1.00 today!"]
+
+
+async def test_user_whose_day_can_not_be_computed_silences_nobody_else(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, other = make_address("broken"), make_address("other")
+    for user in (broken, other):
+        await sign_in(stage.pool, user)
+        await stage.hold(evening(day=3), user=user)
+    await stage.hold(evening(day=3))
+    await stage.value(evening(12), 101)
+    days = earnings._days
+
+    async def fail(conn: Any, deps: Any, due: Any, *rest: Any) -> Any:
+        if any(each.user == broken for each in due):
+            raise ZeroDivisionError
+        return await days(conn, deps, due, *rest)
+
+    monkeypatch.setattr(earnings, "_days", fail)
+    assert await stage.at(evening()) == 2
+    assert [len(await stage.bodies(user)) for user in (stage.user, other, broken)] == [1, 1, 0]
+    monkeypatch.undo()
+    assert await stage.at(evening(20, 1)) == 1
+    assert len(await stage.bodies(broken)) == 1
