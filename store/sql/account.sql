@@ -68,6 +68,33 @@ SELECT goal_id AS key, json_build_object(
     'isActive', is_active)::text AS body
 FROM savings_goals WHERE user_address = $1 AND goal_id > $2 ORDER BY goal_id LIMIT $3
 
+-- friend --
+-- An address only where the user typed it; of those who are blocked, the name that they had then.
+SELECT f.id::text AS key, json_build_object(
+    'id', f.id, 'status', f.state, 'address', CASE WHEN f.typed THEN f.other END,
+    'displayName', CASE WHEN f.state = 'blocked' THEN f.called ELSE u.display_name END,
+    'since', f.changed_at)::text AS body
+FROM friends AS f LEFT JOIN users AS u ON u.address = f.other
+WHERE f.user_address = $1 AND f.state IN ('friends', 'received', 'blocked') AND f.id::text > $2
+ORDER BY f.id::text LIMIT $3
+
+-- friend_request --
+SELECT id::text AS key, json_build_object('id', id, 'address', address, 'askedAt', asked_at)::text AS body
+FROM friend_requests WHERE user_address = $1 AND is_open AND id::text > $2 ORDER BY id::text LIMIT $3
+
+-- friend_invitation --
+-- Its token is known to nobody but whom the link was given to.
+SELECT id::text AS key, json_build_object(
+    'id', id, 'usesLeft', uses_left, 'expiresAt', expires_at, 'createdAt', created_at)::text AS body
+FROM friend_invitations WHERE user_address = $1 AND id::text > $2 ORDER BY id::text LIMIT $3
+
+-- comparison --
+-- Of whom a cohort was, no answer says.
+SELECT concat_ws('|', month, category_id) AS key, json_build_object(
+    'month', month, 'categoryId', category_id, 'cohortBand', cohort_band)::text AS body
+FROM comparison_releases WHERE user_address = $1 AND concat_ws('|', month, category_id) > $2
+ORDER BY concat_ws('|', month, category_id) LIMIT $3
+
 -- memo --
 SELECT concat_ws('|', chain_id, tx_hash, n) AS key, memo AS sealed, json_build_object(
     'chainId', chain_id, 'txHash', tx_hash, 'n', n, 'createdAt', created_at, 'updatedAt', updated_at)::text AS body

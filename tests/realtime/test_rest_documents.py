@@ -170,6 +170,31 @@ async def test_ones_own_copy_holds_everything_and_nothing_of_others(
     assert me.token.encode() not in body
 
 
+async def test_a_copy_names_friends_as_they_are_shown(me: Client, anyone: Client, deps: Deps) -> None:
+    other = await anyone.signed_in()
+    await other.call("PATCH", "/v1/me", json={"displayName": "Friend"})
+    token = (await me.post("/v1/friends/invitations", {"uses": 2})).json["token"]
+    await other.post(f"/v1/friends/invitations/{token}/accept")
+    await me.post("/v1/friends/requests", {"address": SHOP})
+    _, body = await finished(me, deps, await begun(me, "/v1/me/export"))
+    found = {line["kind"]: line["data"] for line in map(orjson.loads, body.splitlines())}
+    assert (found["friend"]["displayName"], found["friend"]["status"], found["friend"]["address"]) == (
+        "Friend",
+        "friends",
+        None,
+    )
+    assert found["friend_request"]["address"] == SHOP
+    assert found["friend_invitation"]["usesLeft"] == 1
+    assert other.address.encode() not in body
+    assert token.encode() not in body
+    await me.post(f"/v1/friends/{found['friend']['id']}/block")
+    await other.call("PATCH", "/v1/me", json={"displayName": "Later"})
+    _, body = await finished(me, deps, await begun(me, "/v1/me/export"))
+    found = {line["kind"]: line["data"] for line in map(orjson.loads, body.splitlines())}
+    assert (found["friend"]["displayName"], found["friend"]["status"]) == ("Friend", "blocked")
+    assert b"Later" not in body
+
+
 async def test_a_report_counts_what_budgets_count_in_the_users_own_month(me: Client, pool: Pool, deps: Deps) -> None:
     await me.call("PATCH", "/v1/me", json={"timeZone": "Asia/Tokyo"})
     hour = 1800  # blocks of two seconds: the zone is nine hours ahead
