@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 REVOCATIONS = "revocations"
 """Channel: wakes web processes after a session was revoked; the truth is in PostgreSQL."""
 
@@ -65,3 +67,12 @@ def ai_answer(name: str) -> str:
 def analytics_answer(address: str, version: int, name: str) -> str:
     """Key of a finished analytics answer of one user, as of a persisted version of theirs."""
     return f"answer:{address}:{version}:{name}"
+
+
+def leaderboard(challenge: UUID, part: str) -> str:
+    """Key of one part of a challenge's standings; the braces keep them on one node of a cluster."""
+    return f"leaderboard:{{{challenge}}}:{part}"
+
+
+LEADERBOARDS_DUE = "leaderboards:due"
+"""Sorted set of challenges with participants who wait to be told where they are, by when the first of them may (ms)."""

@@ -144,7 +144,7 @@ class Hub:
         self.suspect: Callable[[Feed], None] = _trusted
         """Told of a feed whose frames come from another epoch."""
         self.delivered = 0
-        """Durable events written since the process began."""
+        """Events that came from channels, written since the process began."""
         self.dropped = 0
         """Frames that a socket had already."""
         self.catch_ups = 0
@@ -301,7 +301,7 @@ class Hub:
             return 0
         offset = frames.offset_of(text)
         if offset is None:
-            log.warning("a message on a user's channel is no event", channel=feed.channel)
+            self._pass_on(feed, text)
             return 0
         if not feed.epoch:
             feed.hint = offset
@@ -310,6 +310,18 @@ class Hub:
             self.suspect(feed)
             return 0
         return offset[1]
+
+    def _pass_on(self, feed: Feed, text: bytes) -> None:
+        """Write an event outside the log, which never ends in a string, to those who are not being brought up."""
+        if not (text.startswith(b'["') and text.endswith(b"}]")):
+            log.warning("a message on a user's channel is no event", channel=feed.channel)
+            return
+        frame = frames.event_frame(text)
+        for member in feed.members:
+            if member.due:  # one that is being brought up has better things to read
+                if not member.out:
+                    self._dirty.append(member)
+                member.out.append(frame)
 
     def _out_of_step(self, member: Member, seq: int) -> None:
         if seq <= member.position:

@@ -43,6 +43,25 @@ async def test_every_socket_of_a_user_gets_the_user_s_events_and_nobody_else_doe
         assert all(each.server.hub.dropped == 0 for each in [stage])
 
 
+async def test_an_event_outside_the_log_is_passed_on_as_it_is_and_moves_no_position(redis_url: str) -> None:
+    """To the user's sockets, with and without recovery, in its order among the others; nothing else is an event."""
+    mine, other = new_user(), new_user()
+    async with staged(redis_url) as stage, AsyncExitStack() as stack:
+        first, second = await reader(stage, stack, mine), await reader(stage, stack, mine, recovery=False)
+        stranger = await reader(stage, stack, other)
+        passing = frames.best_effort("leaderboard_update", {"rank": 3, "progress": 'x","e:9'})
+        before = stage.log.append(mine, n=1)
+        await stage.publish(
+            before, (mine, passing), (mine, b'["session"]'), (mine, b"x}]"), stage.log.append(mine, n=2)
+        )
+        for client in (first, second):
+            names = [(await client.event())[0] for _ in range(3)]
+            assert names == ["new_transaction", "leaderboard_update", "new_transaction"]
+        await stage.tell(other, n=99)
+        assert (await stranger.event())[1][0]["n"] == 99
+        assert stage.server.hub.catch_ups == 3  # one when each came
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_lost_doubled_and_reordered_frames_leave_no_hole_and_no_double(redis_url: str, seed: int) -> None:
     chance = random.Random(seed)
@@ -284,7 +303,7 @@ async def test_a_frame_of_another_epoch_makes_the_log_be_asked_not_believed(redi
         client = await reader(stage, stack, user)
         asked = len(stage.log.queries)
         forged = frames.durable("new_transaction", '{"seq":1}', f"{'0' * 32}:1")
-        await stage.publish((user, forged), (user, b"nonsense"), (user, b""), (user, b'["x",{}]'))
+        await stage.publish((user, forged), (user, b"nonsense"), (user, b""), (user, b'["x"]'))
         await until(lambda: len(stage.log.queries) > asked)
         await stage.tell(user)
         assert await client.seqs(1) == [1]
