@@ -151,7 +151,7 @@ class Leaderboards:
             await bounded(self._client.zadd(keys.LEADERBOARDS_DUE, {str(challenge): next_ms}, lt=True))
         rest = iter(answer[2:])
         return [
-            Due(UUID(bytes=member), _score(score), int(rank), None if int(previous) == NONE else int(previous))
+            Due(UUID(bytes=member), int(score), int(rank), None if int(previous) == NONE else int(previous))
             for member, score, rank, previous in zip(rest, rest, rest, rest, strict=True)
         ]
 
@@ -165,7 +165,7 @@ class Leaderboards:
     async def ranked(self, challenge: UUID, id_: UUID) -> Ranked | None:
         """Where somebody is; None when they are not among them. Raises NotBuilt."""
         answer = _whole(await self._eval(scripts.RANK, challenge, id_.bytes))
-        return None if len(answer) == 1 else Ranked(id_, _score(answer[1]), int(answer[2]))
+        return None if len(answer) == 1 else Ranked(id_, int(answer[1]), int(answer[2]))
 
     async def page(self, challenge: UUID, after: Place | None, *, limit: int) -> list[Ranked]:
         """The next places after one, best first; it need not be anybody's any more. Raises NotBuilt."""
@@ -183,7 +183,7 @@ class Leaderboards:
             part = ids[start : start + FILL]
             answer = iter(_whole(await self._eval(scripts.STATES, challenge, *(each.bytes for each in part)))[1:])
             for id_, score, change in zip(part, answer, answer, strict=True):
-                state = None if not change else Standing(id_, None if not score else _score(score), int(change))
+                state = None if not change else Standing(id_, None if not score else int(score), int(change))
                 found.append(state)
         return found
 
@@ -260,10 +260,6 @@ def _whole(answer: Sequence[Any]) -> Sequence[Any]:
     return answer
 
 
-def _score(text: bytes) -> int:
-    return int(float(text))  # exact: below 2^53, see _written
-
-
 def _page(answer: Sequence[Any]) -> list[Ranked]:
     """Places from where the first one is, its rank, and members with scores in order."""
     if len(answer) == 1:
@@ -272,7 +268,7 @@ def _page(answer: Sequence[Any]) -> list[Ranked]:
     found: list[Ranked] = []
     rest = iter(answer[3:])
     for number, (member, text) in enumerate(zip(rest, rest, strict=True)):
-        score = _score(text)
+        score = int(text)
         if found and found[-1].score != score:
             rank = at + number + 1
         found.append(Ranked(UUID(bytes=member), score, rank))
