@@ -6,7 +6,7 @@ Nobody is told before the commit: `apply` and `revert` hand back what is to be p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -14,7 +14,7 @@ import structlog
 from config import metrics
 from config.chains import Chain
 from config.settings import Settings
-from handlers import budgets, goals, investments, yields
+from handlers import budgets, goals, investments, sharing, yields
 from handlers.chain_events import ChainEvent, DecodedBlock, SpentFromBucket, TokenTransfer, WalletEvent
 from handlers.committed import Committed, block_message, request_persistence
 from handlers.routes import dispatch
@@ -84,6 +84,10 @@ class Setting:
     values: Values
     drifting: Sequence[Position]
     """Positions whose yield moved by itself, as they were told last."""
+    buckets: Sequence[BucketRow] | None = None
+    """Buckets of the users as they are before the block; None: read them."""
+    followed: frozenset[Address] = frozenset()
+    """Whoever of those who are locked has a log."""
 
     @property
     def users(self) -> list[Address]:
@@ -179,12 +183,20 @@ async def _known_users(
 async def _apply_events(setting: Setting, due: Sequence[BucketRow]) -> tuple[list[Frame], int, frozenset[Address]]:
     """All events at once; when that raises, one by one, so that a bad one costs only itself."""
     block = setting.block
-    # Counter rows are locked before anything of these users is read or written.
-    await log.lock(setting.tx, {*setting.known, *(one.user for one in setting.drifting)})
+    # Nobody but the chain's writer changes buckets: whom the block concerns beside its users is read off them before
+    # the lock. Counter rows are locked before anything else of these users is read or written.
+    owned = await spending.buckets_of(setting.tx, setting.chain.id, setting.users) if setting.known else []
+    sharers = sharing.concerned(sharing.touched(setting.chain.id, owned, block.events, due), block.events)
+    counters = await log.lock(setting.tx, {*setting.known, *(one.user for one in setting.drifting), *sharers})
+    setting = replace(setting, followed=frozenset(user for user, one in counters.items() if one.opened))
     try:
         async with setting.tx.transaction():
             return await _apply_batch(
-                setting, block.events, due=due, openings=setting.openings, drifting=setting.drifting
+                replace(setting, buckets=owned),
+                block.events,
+                due=due,
+                openings=setting.openings,
+                drifting=setting.drifting,
             )
     except Exception as error:  # whatever a handler or a row raises is narrowed down one by one
         if is_passing(error):
@@ -229,7 +241,7 @@ async def _apply_batch(
     openings: Openings,
     drifting: Sequence[Position],
 ) -> tuple[list[Frame], int, frozenset[Address]]:
-    book = await _open_book(setting, events, openings)
+    book = await _open_book(setting, events, openings, due)
     moved = yields.concerned(setting.chain, events, openings) & setting.known.keys()
     book.holdings = await yields.load(setting.tx, moved, values=setting.values, drifting=drifting)
     close_periods(book, due)
@@ -237,14 +249,21 @@ async def _apply_batch(
         dispatch(book, event)
     _open_balances(book, openings)
     await yields.settle(setting.tx, book)
+    await sharing.tell(setting.tx, book, events)
     frames = await _write(setting, book)
     return frames, len(book.rows), frozenset(d.user for d in book.drafts)
 
 
-async def _open_book(setting: Setting, events: Sequence[ChainEvent], openings: Openings) -> Book:
+async def _open_book(
+    setting: Setting, events: Sequence[ChainEvent], openings: Openings, due: Sequence[BucketRow]
+) -> Book:
     tx, chain, users = setting.tx, setting.chain, setting.users
     purses, inboxes = await _open_purses(setting, events)
-    buckets = await spending.buckets_of(tx, chain.id, users) if users else []
+    buckets = setting.buckets
+    if buckets is None:
+        buckets = await spending.buckets_of(tx, chain.id, users) if users else []
+    before = sharing.touched(chain.id, buckets, events, due)
+    sharers = sharing.concerned(before, events)
     balances = await spending.balances_of(tx, chain.id, users) if users else {}
     return Book(
         chain=chain,
@@ -262,6 +281,7 @@ async def _open_book(setting: Setting, events: Sequence[ChainEvent], openings: O
         prices=setting.prices,
         purses=purses,
         inboxes=inboxes,
+        shares=await sharing.load(tx, before, users=sharers, followed=setting.followed),
     )
 
 
@@ -334,6 +354,7 @@ async def _write(setting: Setting, book: Book) -> list[Frame]:
     await spending.save_balances(tx, {key: book.balances[key] for key in book.changed_balances})
     if book.opened:
         await spending.open_scopes(tx, chain_id, list(book.opened), number=number)
+    await sharing.save(tx, book)
     await yields.save(tx, book)
     await accounts.open_accounts(tx, chain_id, ref, book.new_accounts)
     # Categories before their rows: what is recorded then tells of both at once.

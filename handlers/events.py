@@ -157,7 +157,10 @@ class BudgetAlert(Durable):
 
 
 class BucketUpdate(Durable):
-    """A bucket was created or changed, or its period closed. `removed`: a reorg took its creation back."""
+    """A bucket was created or changed, or its period closed; a shared one after every block that moved it.
+
+    `removed`: the user sees it no more. A reorg took its creation back, or they may not spend from it any longer.
+    """
 
     name = "bucket_update"
 

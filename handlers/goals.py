@@ -103,7 +103,7 @@ async def after_block(tx: Tx, book: Book) -> None:
     chain_id = book.chain.id
     found = await rows.of_users(tx, [*users, *drifted])
     goals = [goal for goal in found if goal.link is not None and goal.link.chain_id == chain_id]
-    alone = {goal.user for goal in goals} - book.purses.keys()  # nothing of theirs but a price moved
+    alone = {goal.user for goal in goals} - book.inboxes.keys()  # nothing of theirs but a price moved
     book.inboxes = {**book.inboxes, **await _inboxes(tx, alone)}
     behind = await _measure(tx, goals, {chain_id: book.chain}, book.prices)
     occasion = Occasion(book.now, {chain_id: book.block.number}, book.cause, chain_id)

@@ -1,4 +1,4 @@
-"""What users read back: transactions, buckets, the log by REST, and the heights of the chains."""
+"""What users read back: transactions, the log by REST, and the heights of the chains."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from handlers.rules import wire
 from handlers.rules.categorize import Assignment
 from handlers.rules.heights import ChainHeights, heights
 from handlers.rules.looks import category_resource, looks_of
-from handlers.rules.prices import Prices
-from store import budgets, cursors, history, log, memos, outbox, prices, search, spending
+from store import budgets, cursors, history, log, memos, outbox, search
 from store.blind import Blind, Blinds
 from store.history import Filters, Position
 from store.postgres import frozen, in_transaction
-from store.records import Address, BalanceKey, BucketRow, Cursor, Entry, TransactionRow
+from store.records import Address, Cursor, Entry, TransactionRow
 from store.sealed import KeyRing
 from store.search import Hits, Parts
 
@@ -69,14 +68,6 @@ class SimilarPage:
 
     resources: Sequence[Mapping[str, object]]
     next: Near | None
-
-
-@dataclass(frozen=True, slots=True)
-class BucketPage:
-    """Some buckets, and the id after which the next page begins (None: there is none)."""
-
-    resources: Sequence[Mapping[str, object]]
-    next: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,24 +196,6 @@ def _status(row: TransactionRow, levels: Mapping[int, wire.Heights]) -> wire.Sta
     # A row commits together with its chain's cursor; without one it was taken back while we looked.
     reached = levels.get(row.chain_id)
     return wire.status(row.block_number, reached) if reached else "included"
-
-
-async def buckets(deps: Deps, user: Address, *, chain_id: int | None, after: str | None, limit: int) -> BucketPage:
-    """A user's own buckets in the order of their ids, with what each holds."""
-    async with frozen(deps.pool) as tx:
-        rows = await spending.buckets_of(tx, chain_id, [user])
-        balances = await spending.balances_of(tx, chain_id, [user])
-        newest = Prices(await prices.latest(tx))
-    wanted = sorted((row for row in rows if row.chain_id in deps.chains), key=lambda row: row.bucket_id)
-    rest = [row for row in wanted if after is None or row.bucket_id > after]
-    page = rest[:limit]
-    more = page[-1].bucket_id if len(rest) > limit else None
-    return BucketPage([_bucket(deps, row, balances, prices=newest) for row in page], more)
-
-
-def _bucket(deps: Deps, row: BucketRow, balances: Mapping[BalanceKey, int], *, prices: Prices) -> Mapping[str, object]:
-    held = [(key.token, raw) for key, raw in balances.items() if key.bucket_id == row.bucket_id]
-    return wire.bucket(row, held, chain=deps.chains[row.chain_id], prices=prices)
 
 
 async def events(deps: Deps, user: Address, *, epoch: str | None, after: int, limit: int) -> EventPage:

@@ -18,7 +18,7 @@ from handlers.errors import Conflict, NotFound, PreconditionFailed, Unauthentica
 from handlers.rules.money import dollars
 from handlers.rules.pictures import link
 from handlers.rules.texts import masked_email
-from store import audit, log, outbox, people
+from store import audit, log, outbox, people, sharing
 from store.audit import AuditEntry, Caller
 from store.people import ContactRow, PersonRow
 from store.postgres import Tx, in_transaction
@@ -77,6 +77,8 @@ async def change(
     body = partial(_change, deps, user, changes, if_match=if_match, caller=caller, budgets_told=budgets_told)
     changed, frames = await in_transaction(deps.pool, body)
     await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
+    if "display_name" in changes:
+        await deps.publisher.wake(keys.JOBS_WAKE)
     return changed
 
 
@@ -103,6 +105,8 @@ async def _change(
     after = replace(after, revision=before.revision + 1)
     await people.save_person(tx, after, at=now)
     await audit.record(tx, AuditEntry(user, "profile_changed", caller, now, {"fields": _told(fields)}))
+    if "display_name" in fields and await sharing.bucket_ids(tx, user, limit=1):
+        await outbox.request(tx, "quick", "tell_members", {"user": user})
     drafts = []
     if MOVES_BUDGETS.intersection(fields):
         drafts.append(await budgets_told(tx, user, "profile", after.revision, at=now))

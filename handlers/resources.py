@@ -65,13 +65,29 @@ class Balance(Resource):
     amount: Amount
 
 
+class Member(Resource):
+    """What one who shares a bucket spent from it.
+
+    `former`: whoever spent and is no member now, or is not named by the chain.
+    """
+
+    address: AddressText | None
+    display_name: str | None = Field(description="A delegate's is shown from their first spend on.")
+    role: Literal["owner", "delegate", "former"]
+    spent: list[Amount] = Field(description="In the rolling period at hand, each in dollars as of its block.")
+    spent_total: list[Amount]
+    count: int = Field(description="Spends of all time.")
+    last_spent_at: Time | None
+
+
 class Bucket(Resource):
-    """A spending bucket; limit and spent are the contract's raw counter."""
+    """A spending bucket; limit and spent are the contract's raw counter. `role`: what the user is to it."""
 
     id: str
     chain_id: int
     wallet: AddressText
     owner: AddressText
+    role: Literal["owner", "delegate"]
     name: str
     active: bool
     monthly_limit: Raw
@@ -80,6 +96,7 @@ class Bucket(Resource):
     period_end: Time | None
     balances: list[Amount]
     delegates: list[AddressText]
+    members: list[Member] = Field(description="Who spent what; empty for a bucket that was never shared.")
 
 
 class BudgetImpact(Resource):
@@ -242,18 +259,6 @@ class Insight(Resource):
     actions: list[str]
 
 
-class Savings(Resource):
-    """The savings of a user: every goal, what is in them, and what they earned. `averageAPY` is weighted by value."""
-
-    total_balance: Money
-    total_yield: Money
-    goals_progress: list[Goal]
-    completed_goals: int
-    average_apy: Ratio | None = Field(alias="averageAPY")
-    unpriced: int
-    insights: list[Insight]
-
-
 TransactionType = Literal[
     "deposit",
     "withdrawal",
@@ -356,6 +361,7 @@ NoticeKind = Literal[
     "achievement_unlocked",
     "transaction_received",
     "delegate_spend",
+    "bucket_shared",
     "friend_request",
     "friend_accepted",
 ]

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from config.chains import Chain
-from handlers import budgets, goals
+from handlers import budgets, goals, sharing
 from handlers import yields as investments
 from handlers.committed import Committed, block_message, request_persistence
 from handlers.events import (
@@ -24,11 +24,12 @@ from handlers.events import (
     UnreadCount,
     YieldUpdate,
 )
-from handlers.rules import wire
+from handlers.rules import members, wire
 from handlers.rules.budget_impact import bucket_impact
 from handlers.rules.goals import Corrected
 from handlers.rules.ids import event_id
 from handlers.rules.inbox import told_id, unread_body
+from handlers.rules.members import MAX_MEMBERS, Shares, role_in
 from handlers.rules.month_budget import Figure
 from handlers.rules.notices import ALERT_KIND
 from handlers.rules.prices import Prices
@@ -37,7 +38,7 @@ from store import accounts, cursors, ledger, log, notifications, prices, pushes,
 from store.cursors import RevertedBlock
 from store.log import Told
 from store.postgres import Tx
-from store.records import Address, BalanceKey, BucketRow, Cursor, Draft
+from store.records import Address, BalanceKey, BucketRow, Cursor, Draft, Role
 from store.yields import Position
 
 
@@ -54,10 +55,14 @@ class Restored:
     held: Mapping[str, list[tuple[Address, int]]] = field(default_factory=dict)
     positions: Sequence[Position] = ()
     """Of everyone who was told of one by the block."""
+    shares: Shares = field(default_factory=Shares)
+    """Who spent what from the shared buckets that the block told of."""
 
-    def bucket_resource(self, row: BucketRow) -> dict[str, object]:
-        """A bucket as it is again."""
-        return wire.bucket(row, self.held.get(row.bucket_id, ()), chain=self.chain, prices=self.prices)
+    def bucket_resource(self, row: BucketRow, role: Role) -> dict[str, object]:
+        """A bucket as it is again, as its owner or a delegate sees it."""
+        lines = self.shares.lines(row, self.chain)
+        held = self.held.get(row.bucket_id, ())
+        return wire.bucket(row, held, chain=self.chain, prices=self.prices, role=role, members=lines)
 
 
 async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Committed:
@@ -67,7 +72,7 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
         raise LookupError(f"chain {chain.id}: block {before.number} {before.hash} is not kept, so it can't be reverted")
     await cursors.rewind(tx, before, block.parent)
     cause = f"{block.ref.hash}:{block.generation - 1}"
-    concerned = await ledger.concerned(tx, chain.id, block.ref.hash, cause=cause)
+    concerned = await ledger.concerned(tx, chain.id, block.ref.hash, cause=cause, members=MAX_MEMBERS)
     counters = await log.lock(tx, concerned)
     told = await log.of_cause(tx, chain.id, cause)
     await accounts.revert(tx, chain.id, block.ref.hash)
@@ -88,6 +93,8 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
     less = await goals.after_revert(tx, chain, block, users=saving, told=told, prices=restored.prices, now=now)
     if any(entry.event == YieldUpdate.name for entry in told):
         restored = replace(restored, positions=await yields.positions_of(tx, users))
+    if shared := _shared(restored.buckets, told):
+        restored = replace(restored, shares=await sharing.as_restored(tx, shared))
     drafts: list[Draft] = []
     for user in users:
         mine = [entry for entry in told if entry.user == user]
@@ -106,6 +113,12 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
         users=concerned,
     )
     return Committed(block.parent, frames, message, block.transactions, frozenset(concerned))
+
+
+def _shared(buckets: Mapping[str, BucketRow], told: Iterable[Told]) -> list[BucketRow]:
+    """Buckets with members that a block told of, as they are again."""
+    ids = {orjson.loads(entry.payload)["bucket"]["id"] for entry in told if entry.event == BucketUpdate.name}
+    return [buckets[key] for key in sorted(ids & buckets.keys()) if buckets[key].shared]
 
 
 def _transactions(told: Iterable[Told]) -> list[tuple[Address, str]]:
@@ -139,6 +152,7 @@ async def _corrections(
     undone = set(purse.taken_back(restored.buckets, restored.block.time)) if purse else set()
     gone = undone | {entry.event_id for entry in told if entry.event == NewTransaction.name}
     gone |= {milestone.event_id for goal in less for milestone in goal.gone}
+    gone |= {entry.event_id for entry in told if entry.event == BucketUpdate.name}
     unread = await notifications.correct(tx, user, sorted(gone), at=now)
     await pushes.take_back(tx, user, sorted(gone), at=now)
     drafts: list[Draft] = [] if told else [_bulk(restored, user)]
@@ -151,7 +165,7 @@ async def _corrections(
             drafts.append(_reverted(restored, entry, together, corrects=[*corrects, *sorted(elsewhere)]))
             elsewhere = set()
         elif entry.event in (BucketUpdate.name, Resync.name, YieldUpdate.name):
-            drafts.append(_correction(restored, entry))
+            drafts.append(_correction(restored, entry, {other.event_id for other in told}))
     drafts += [draft for goal in less for draft in goal.drafts]
     if unread:
         left = (await notifications.unread(tx, [user]))[user]
@@ -182,13 +196,16 @@ def _uncounted(restored: Restored, user: Address, unread: int) -> Draft:
     )
 
 
-def _correction(restored: Restored, told: Told) -> Draft:
-    """The event that takes a told `bucket_update`, `yield_update` or `resync` back."""
+def _correction(restored: Restored, told: Told, known: Collection[str]) -> Draft:
+    """The event that takes a told `bucket_update`, `yield_update` or `resync` back, and what the inbox said of it.
+
+    `known` is everything that the block told the user.
+    """
     payload = orjson.loads(told.payload)
     event = told.event
     body: dict[str, object] = {"reason": "correction"}
     if event == BucketUpdate.name:
-        body = _bucket_body(restored, payload)
+        body = _bucket_body(restored, payload, told.user)
     elif event == YieldUpdate.name:
         again = {one.position_id: one for one in restored.positions if one.user == told.user}
         body = investments.corrected_body(payload["positions"], again, chain=restored.chain, prices=restored.prices)
@@ -198,7 +215,7 @@ def _correction(restored: Restored, told: Told) -> Draft:
         event=event,
         version=1,
         body=body,
-        corrects=(told.event_id,),
+        corrects=(told.event_id, *({told_id(told.user, told.event_id)} & set(known))),
         chain_id=restored.chain.id,
         transaction_id=told.transaction_id,
     )
@@ -312,8 +329,11 @@ def _month_impact(purse: Purse | None, entry: Mapping[str, Any], *, at: datetime
     return purse.impacts([budget], {budget: before}, at=at)[0]
 
 
-def _bucket_body(restored: Restored, payload: Mapping[str, Any]) -> dict[str, object]:
+def _bucket_body(restored: Restored, payload: Mapping[str, Any], user: Address) -> dict[str, object]:
     bucket = restored.buckets.get(payload["bucket"]["id"])
     if bucket is None:
         return {"bucket": payload["bucket"] | {"active": False, "balances": []}, "removed": True}
-    return {"bucket": restored.bucket_resource(bucket)}
+    role = role_in(bucket, user)
+    if role is None:
+        return {"bucket": members.gone(bucket), "removed": True}
+    return {"bucket": restored.bucket_resource(bucket, role)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from handlers import budgets, goals
+from handlers import budgets, goals, sharing
 from handlers.deps import Deps
 from handlers.rules import wire
 from handlers.rules.prices import Prices
@@ -33,13 +33,14 @@ async def read(deps: Deps, user: Address) -> Snapshot:
         head = (await log.heads(tx, [user])).get(user)
         if head is None:
             raise LookupError(f"{user} has no log")
-        buckets = await spending.buckets_of(tx, None, [user])
+        rows = await sharing.visible(tx, user, chains=deps.chains)
         balances = await spending.balances_of(tx, None, [user])
         now = deps.now()
         purse = (await budgets.load(tx, [user], at=now)).get(user)
         unread = (await notifications.unread(tx, [user]))[user]
         saved = await goals.listed(tx, user, at=now)
         newest = Prices(await prices.latest(tx))
+        buckets = await sharing.resources(tx, user, rows, chains=deps.chains, newest=newest)
         positions = await yields.positions_of(tx, [user])
     body = wire.snapshot(
         seq=head.seq,

@@ -80,7 +80,7 @@ def delegate_removed(book: Book, event: DelegateRemoved) -> None:
 
 def limit_reset(book: Book, event: MonthlyLimitReset) -> None:
     """The contract's lazy reset: a new period begins; the spend that caused it follows in the same transaction."""
-    bucket = book.bucket(event.emitter, event.user, event.name)
+    bucket = _existing(book, event, event.name)
     reset = book.keep(replace(bucket, spent=0, period_start=book.block.time))
     if bucket.spent:
         book.tell_bucket(reset, event.tx_hash, event.n)
@@ -129,6 +129,9 @@ def spent(book: Book, event: SpentFromBucket) -> None:
         wallet=event.emitter,
     )
     book.record(event, event.user, movement, touched=touched, impact=[impact])
+    if book.shares.before:
+        usd = book.prices.usd(book.chain, event.token, event.amount)
+        book.shares.spend(bucket, event.spender, event.token, event.amount, usd=usd, at=book.block.time)
     if event.spender is not None and event.spender != event.user and event.spender in book.registered:
         book.record(event, event.spender, movement, impact=[impact], role="delegate")
 

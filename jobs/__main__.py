@@ -30,6 +30,7 @@ from jobs.outbound.push import Push
 from jobs.persist import PERSIST_BLOCK
 from jobs.schedule import crons
 from jobs.search import INDEX_BLOCK, INDEX_MANY, INDEX_ROWS
+from jobs.sharing import TELL_MEMBERS
 from jobs.worker import Worker
 from store import outbox
 from store.clickhouse import Analytics
@@ -47,6 +48,7 @@ JOBS = (
     EMBED_TEXTS,
     *(CATEGORIZE, CATEGORIZE_AGAIN),
     WRITE_EXPORT,
+    TELL_MEMBERS,
     *(CATEGORY_IMAGE, FORGET_UPLOAD, FORGET_PICTURE),
 )
 """Every kind of job of the product."""

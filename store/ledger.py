@@ -12,7 +12,10 @@ from store.statements import load
 
 SQL = load("ledger")
 
-RESTORES = ("restore_buckets", "restore_balances", "restore_wallets", "restore_scopes", "forget_preimages")
+RESTORES = (
+    *("restore_buckets", "restore_balances", "restore_bucket_spending", "restore_wallets", "restore_scopes"),
+    "forget_preimages",
+)
 
 
 async def record(tx: Tx, rows: Sequence[TransactionRow]) -> None:
@@ -51,9 +54,9 @@ async def keep_preimages(
         await tx.execute(SQL["keep_scopes"], *head, list(scopes))
 
 
-async def concerned(tx: Tx, chain_id: int, block_hash: str, *, cause: str) -> set[Address]:
-    """Everyone that a block changed anything for."""
-    return {row["user_address"] for row in await tx.fetch(SQL["concerned"], chain_id, block_hash, cause)}
+async def concerned(tx: Tx, chain_id: int, block_hash: str, *, cause: str, members: int) -> set[Address]:
+    """Everyone that a block changed anything for; of a bucket's delegates the first `members`."""
+    return {row["user_address"] for row in await tx.fetch(SQL["concerned"], chain_id, block_hash, cause, members)}
 
 
 async def restore_preimages(tx: Tx, chain_id: int, block_hash: str) -> None:

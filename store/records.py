@@ -131,6 +131,9 @@ class BucketRow:
     spent: int
     period_start: datetime | None
     delegates: tuple[Address, ...]
+    """In the order in which they were added."""
+    shared: bool = False
+    """Whether someone else may spend from it, or once could: then who spent what of it is kept."""
 
 
 class BalanceKey(NamedTuple):

@@ -52,12 +52,12 @@ async def open_scopes(tx: Tx, chain_id: int, users: Sequence[Address], *, number
 
 async def due_buckets(tx: Tx, chain_id: int, *, started_by: datetime) -> list[BucketRow]:
     """Buckets with spending whose period began at or before `started_by`."""
-    return [_bucket(row) for row in await tx.fetch(SQL["due_buckets"], chain_id, started_by)]
+    return [bucket_row(row) for row in await tx.fetch(SQL["due_buckets"], chain_id, started_by)]
 
 
 async def buckets_of(conn: Tx | Pool, chain_id: int | None, users: Sequence[Address]) -> list[BucketRow]:
     """Every bucket of these owners, on one chain or (None) on all."""
-    return [_bucket(row) for row in await conn.fetch(SQL["buckets_of"], chain_id, users)]
+    return [bucket_row(row) for row in await conn.fetch(SQL["buckets_of"], chain_id, users)]
 
 
 async def balances_of(conn: Tx | Pool, chain_id: int | None, users: Sequence[Address]) -> dict[BalanceKey, int]:
@@ -83,6 +83,7 @@ async def save_buckets(tx: Tx, buckets: Sequence[BucketRow]) -> None:
             str(b.spent),
             b.period_start,
             ",".join(b.delegates),
+            b.shared,
         )
         for b in buckets
     ]
@@ -109,7 +110,8 @@ async def save_wallets(tx: Tx, chain_id: int, wallets: Mapping[Address, Address]
         await tx.execute(SQL["save_wallets"], chain_id, list(wallets), list(wallets.values()), number)
 
 
-def _bucket(row: asyncpg.Record) -> BucketRow:
+def bucket_row(row: asyncpg.Record) -> BucketRow:
+    """A bucket as it was selected: every column by its name, amounts as text."""
     return BucketRow(
         chain_id=row["chain_id"],
         wallet=row["wallet"],
@@ -122,4 +124,5 @@ def _bucket(row: asyncpg.Record) -> BucketRow:
         spent=int(row["spent"]),
         period_start=row["period_start"],
         delegates=tuple(row["delegates"]),
+        shared=row["shared"],
     )

@@ -130,6 +130,6 @@ def shown(
                 tuple(b["delegates"]),
             )
             for b in snapshot["buckets"]
-            if b["chainId"] == chain_id
+            if b["chainId"] == chain_id and b["role"] == "owner"
         },
     }

@@ -18,6 +18,7 @@ from handlers.rules.holdings import Holdings
 from handlers.rules.ids import bucket_id, event_id, shown_name
 from handlers.rules.inbox import Inbox
 from handlers.rules.legs import Legs
+from handlers.rules.members import Shares
 from handlers.rules.money import amount_text, token_facts
 from handlers.rules.notices import alert_draft, alert_notice, delegate_notice, received_notice
 from handlers.rules.prices import Prices
@@ -92,6 +93,8 @@ class Book:
     changed_balances: dict[BalanceKey, None] = field(default_factory=dict)
     held: dict[str, set[Address]] = field(default_factory=dict)
     """Tokens of each bucket, so that showing one bucket needs no look at all balances."""
+    shares: Shares = field(default_factory=Shares)
+    """Who spent what from the shared buckets that this block may change."""
     paid: set[str] = field(default_factory=set)
     """Transactions whose fee is on a row already: a fee counts once."""
 
@@ -279,6 +282,7 @@ class Book:
         """Tell the owner how a bucket is now; `cause` tells apart what happens to it within one block."""
         key = event_id(BucketUpdate.name, row.user, self.cause, row.bucket_id, *cause)
         self.drafts.append(self._draft(row.user, key, BucketUpdate.name, {"bucket": self.bucket_resource(row)}))
+        self.shares.untold.discard(row.bucket_id)
 
     def tell_bulk(self, user: Address, reason: Literal["backfill", "correction"]) -> None:
         """Tell once per block that balances changed without a transaction: a snapshot carries them."""
@@ -296,14 +300,15 @@ class Book:
         name = bucket.name if bucket else None
         return wire.balance(key, self.balances.get(key, 0), chain=self.chain, bucket=name, prices=self.prices)
 
-    def bucket_resource(self, row: BucketRow) -> dict[str, object]:
-        """A bucket as it is now, for the wire."""
+    def bucket_resource(self, row: BucketRow, role: Role = "owner") -> dict[str, object]:
+        """A bucket as it is now, as its owner or a delegate sees it."""
         keys = (
             BalanceKey(row.user, row.chain_id, "bucket", row.wallet, row.bucket_id, token)
             for token in self.held.get(row.bucket_id, ())
         )
         held = [(key.token, self.balances[key]) for key in keys]
-        return wire.bucket(row, held, chain=self.chain, prices=self.prices)
+        members = self.shares.lines(row, self.chain)
+        return wire.bucket(row, held, chain=self.chain, prices=self.prices, role=role, members=members)
 
     def _row(self, event: ChainEvent, user: Address, movement: Movement, *, role: Role) -> TransactionRow:
         symbol, decimals = token_facts(self.chain, movement.token)
@@ -369,5 +374,7 @@ class Book:
 
 def with_delegate(row: BucketRow, delegate: Address, *, added: bool) -> BucketRow:
     """The bucket with a delegate added or removed; a second time changes nothing."""
-    others = tuple(known for known in row.delegates if known != delegate)
-    return replace(row, delegates=(*others, delegate) if added else others)
+    if added:
+        known = row.delegates if delegate in row.delegates else (*row.delegates, delegate)
+        return replace(row, delegates=known, shared=True)
+    return replace(row, delegates=tuple(known for known in row.delegates if known != delegate))

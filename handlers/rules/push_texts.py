@@ -45,6 +45,7 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "achievement_unlocked": ("code", "tier"),
     "transaction_received": ("transaction_id", "amount"),
     "delegate_spend": ("transaction_id", "bucket", "amount"),
+    "bucket_shared": ("bucket_id",),
     "friend_request": ("friend_id",),
     "friend_accepted": ("friend_id",),
     RETRACTED: ("transaction_id",),
@@ -71,6 +72,7 @@ TEXTS: Mapping[str, Mapping[str, Words]] = {
         "delegate_spend": Words(
             "👤 A delegate spent", "A delegate spent {amount} from {bucket}.", "A delegate spent from {bucket}."
         ),
+        "bucket_shared": Words("👥 {title}", "{message}", "{message}"),
         "friend_request": Words("👋 Friend request", "{name} wants to be friends.", "Someone wants to be friends."),
         "friend_accepted": Words("🤝 New friend", "You and {name} are friends now.", "You have a new friend."),
         RETRACTED: Words(
@@ -101,6 +103,9 @@ TEXTS: Mapping[str, Mapping[str, Words]] = {
             "👤 Ausgabe durch Bevollmächtigte",
             "{amount} wurden aus {bucket} ausgegeben.",
             "Aus {bucket} wurde etwas ausgegeben.",
+        ),
+        "bucket_shared": Words(
+            "👥 Gemeinsamer Topf", "Wer einen Topf mit dir teilt, hat sich geändert.", "Es gibt Neues zu einem Topf."
         ),
         "friend_request": Words(
             "👋 Freundschaftsanfrage",

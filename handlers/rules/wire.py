@@ -9,12 +9,13 @@ from typing import Literal
 
 from config.chains import Chain, Vault
 from handlers.rules.accounts import account_id
+from handlers.rules.members import MAX_MEMBERS
 from handlers.rules.money import amount, token_facts, valued
 from handlers.rules.periods import iso, period_end
 from handlers.rules.prices import EXACT, Prices, rounded
 from handlers.rules.risk import protocol_class
 from store.accounts import AccountRow
-from store.records import ZERO_ADDRESS, BalanceKey, BucketRow, TransactionRow
+from store.records import ZERO_ADDRESS, BalanceKey, BucketRow, Role, TransactionRow
 from store.yields import Position
 
 DAY_S = 86_400
@@ -110,14 +111,26 @@ def balance(key: BalanceKey, raw: int, *, chain: Chain, bucket: str | None, pric
     }
 
 
-def bucket(row: BucketRow, balances: Iterable[tuple[str, int]], *, chain: Chain, prices: Prices) -> dict[str, object]:
-    """A bucket resource; `balances` are (token, raw amount), zeros left out, in token order."""
+def bucket(
+    row: BucketRow,
+    balances: Iterable[tuple[str, int]],
+    *,
+    chain: Chain,
+    prices: Prices,
+    role: Role = "owner",
+    members: Sequence[Mapping[str, object]] = (),
+) -> dict[str, object]:
+    """A bucket resource as its owner or a delegate sees it.
+
+    `balances` are (token, raw amount), zeros left out, in token order; `members` as handlers.rules.members says them.
+    """
     end = period_end(row.period_start)
     return {
         "id": row.bucket_id,
         "chainId": row.chain_id,
         "wallet": row.wallet,
         "owner": row.user,
+        "role": role,
         "name": row.name,
         "active": row.active,
         "monthlyLimit": str(row.monthly_limit),
@@ -125,7 +138,8 @@ def bucket(row: BucketRow, balances: Iterable[tuple[str, int]], *, chain: Chain,
         "periodStart": iso(row.period_start) if row.period_start else None,
         "periodEnd": iso(end) if end else None,
         "balances": [amount(chain, token, raw, prices=prices) for token, raw in sorted(balances) if raw != 0],
-        "delegates": sorted(row.delegates),
+        "delegates": sorted(row.delegates if role == "owner" else row.delegates[:MAX_MEMBERS]),
+        "members": list(members),
     }
 
 
@@ -211,7 +225,7 @@ def account(row: AccountRow, held: Iterable[tuple[str, int]], *, chain: Chain, p
 def snapshot(
     *,
     seq: int,
-    buckets: Iterable[BucketRow],
+    buckets: Sequence[Mapping[str, object]],
     balances: Mapping[BalanceKey, int],
     chains: Mapping[int, Chain],
     prices: Prices,
@@ -224,22 +238,15 @@ def snapshot(
 
     Rows of chains that left the table are left out.
     """
-    rows = sorted((row for row in buckets if row.chain_id in chains), key=lambda row: row.bucket_id)
-    names = {row.bucket_id: row.name for row in rows}
-    held: dict[str, list[tuple[str, int]]] = {}
+    names = {str(each["id"]): str(each["name"]) for each in buckets}
     shown = sorted((key, raw) for key, raw in balances.items() if raw != 0 and key.chain_id in chains)
-    for key, raw in shown:
-        if key.bucket_id:
-            held.setdefault(key.bucket_id, []).append((key.token, raw))
     return {
         "seq": seq,
         "balances": [
             balance(key, raw, chain=chains[key.chain_id], bucket=names.get(key.bucket_id), prices=prices)
             for key, raw in shown
         ],
-        "buckets": [
-            bucket(row, held.get(row.bucket_id, ()), chain=chains[row.chain_id], prices=prices) for row in rows
-        ],
+        "buckets": buckets,
         "budgets": list(budgets),
         "positions": [
             position(row, chain=chains[row.chain_id], prices=prices)

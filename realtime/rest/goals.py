@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StrictInt, WithJsonSchema, model_val
 from handlers import goal_edits, goals
 from handlers.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from handlers.goal_edits import Base, Wanted
-from handlers.resources import Goal, Resource, Savings
+from handlers.resources import Goal, Insight, Money, Ratio, Resource
 from handlers.rules.texts import plain
 from realtime.rest import shapes
 from realtime.rest.api import Body, Header, Path, endpoint
@@ -65,6 +65,18 @@ Dollars = Annotated[
 ]
 Target = Annotated[Dollars, AfterValidator(_target)]
 GoalId = Annotated[str, Path("Goal id.")]
+
+
+class Savings(Resource):
+    """The savings of a user: every goal, what is in them, and what they earned. `averageAPY` is weighted by value."""
+
+    total_balance: Money
+    total_yield: Money
+    goals_progress: list[Goal]
+    completed_goals: int
+    average_apy: Ratio | None = Field(alias="averageAPY")
+    unpriced: int
+    insights: list[Insight]
 
 
 class WantedLink(Resource):

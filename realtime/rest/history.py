@@ -1,4 +1,4 @@
-"""State and log over REST: snapshot, events, transactions, buckets."""
+"""State and log over REST: snapshot, events, transactions."""
 
 from __future__ import annotations
 
@@ -150,20 +150,4 @@ async def transaction(
     return await history.transaction(call.deps, call.me.user, id)
 
 
-@endpoint("GET", "/v1/buckets", tag="budgets", answers=shapes.Buckets, tagged=True, problems=(Invalid,))
-async def buckets(
-    call: Call,
-    *,
-    chain: ChainId = None,
-    limit: Limit = DEFAULT_LIMIT,
-    cursor: CursorText = None,
-) -> Answer:
-    """List the user's own buckets with what they hold."""
-    settings = call.deps.settings
-    after = None if cursor is None else str(place_of(settings, "buckets", cursor)[0])
-    found = await history.buckets(call.deps, call.me.user, chain_id=chain, after=after, limit=limit)
-    following = None if found.next is None else cursor_of(settings, "buckets", found.next)
-    return page(call, found.resources, following)
-
-
-ROUTES = (snapshot, events, transactions, transaction, buckets)
+ROUTES = (snapshot, events, transactions, transaction)

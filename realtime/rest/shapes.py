@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from handlers.resources import AddressText, Bucket, Resource, Time, Transaction
+from handlers.resources import AddressText, Amount, Bucket, HashText, Resource, Time, Transaction
 from store.signatures import MAX_SIGNATURE
 
 
@@ -161,6 +161,27 @@ class Buckets(Listed):
     """Buckets in the order of their ids."""
 
     data: list[Bucket]
+
+
+class BucketSpend(Resource):
+    """A spend from a bucket as everyone who shares it sees it; `id` is the transaction's."""
+
+    id: str
+    chain_id: int
+    tx_hash: HashText
+    block_number: int
+    block_time: Time
+    spender: AddressText | None
+    display_name: str | None
+    role: Literal["owner", "delegate", "former"]
+    amount: Amount
+    recipient: AddressText | None
+
+
+class BucketSpends(Listed):
+    """Who spent from a bucket, newest first."""
+
+    data: list[BucketSpend]
 
 
 class Health(Resource):

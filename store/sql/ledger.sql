@@ -65,15 +65,17 @@ FROM unnest($4::text[]) AS k JOIN wallet_scopes AS s ON s.chain_id = $1 AND s.us
 ON CONFLICT DO NOTHING
 
 -- restore_buckets --
+-- One that was kept before there was `shared` lacks it.
 WITH gone AS (
     DELETE FROM buckets USING preimages AS p
     WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'buckets' AND p.was IS NULL AND bucket_id = p.key
 )
-INSERT INTO buckets SELECT r.* FROM preimages AS p, jsonb_populate_record(NULL::buckets, p.was) AS r
+INSERT INTO buckets SELECT r.* FROM preimages AS p, jsonb_populate_record(
+    NULL::buckets, jsonb_build_object('shared', p.was -> 'delegates' <> '[]') || p.was) AS r
 WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'buckets' AND p.was IS NOT NULL
 ON CONFLICT (bucket_id) DO UPDATE SET
     active = excluded.active, monthly_limit = excluded.monthly_limit, spent = excluded.spent,
-    period_start = excluded.period_start, delegates = excluded.delegates
+    period_start = excluded.period_start, delegates = excluded.delegates, shared = excluded.shared
 
 -- restore_balances --
 WITH gone AS (
@@ -103,14 +105,33 @@ UPDATE wallet_scopes AS s SET opened_block = (p.was ->> 'opened_block')::bigint 
 WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'wallet_scopes'
     AND s.chain_id = $1 AND s.user_address = p.key
 
+-- restore_bucket_spending --
+WITH gone AS (
+    DELETE FROM bucket_spending AS s USING preimages AS p
+    WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'bucket_spending' AND p.was IS NULL
+        AND s.bucket_id = split_part(p.key, '|', 1) AND s.spender = split_part(p.key, '|', 2)
+        AND s.token = split_part(p.key, '|', 3)
+)
+INSERT INTO bucket_spending SELECT r.* FROM preimages AS p, jsonb_populate_record(NULL::bucket_spending, p.was) AS r
+WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'bucket_spending' AND p.was IS NOT NULL
+ON CONFLICT (bucket_id, spender, token) DO UPDATE SET
+    amount = excluded.amount, usd = excluded.usd, count = excluded.count, last_at = excluded.last_at,
+    period_start = excluded.period_start, period_amount = excluded.period_amount, period_usd = excluded.period_usd
+
 -- forget_preimages --
 DELETE FROM preimages WHERE chain_id = $1 AND block_hash = $2
 
 -- concerned --
--- Everyone whose ledger, balances, buckets or log a block changed: locked before it is taken back.
+-- Everyone whose ledger, balances, buckets or log a block changed: locked before it is taken back. A bucket's are also
+-- those whom the owner lets spend from it, after the block or before it.
 SELECT user_address FROM transactions WHERE chain_id = $1 AND block_hash = $2 AND canonical
 UNION SELECT user_address FROM user_log WHERE chain_id = $1 AND cause = $3
 UNION SELECT split_part(key, '|', 1) FROM preimages
     WHERE chain_id = $1 AND block_hash = $2 AND relation IN ('balances', 'positions', 'accounts')
-UNION SELECT b.user_address FROM preimages AS p JOIN buckets AS b ON b.bucket_id = p.key
+UNION SELECT unnest(b.user_address::text || b.delegates[1:$4]) FROM preimages AS p JOIN buckets AS b ON b.bucket_id = p.key
     WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'buckets'
+UNION SELECT d.address FROM preimages AS p,
+        jsonb_array_elements_text(p.was -> 'delegates') WITH ORDINALITY AS d (address, place)
+    WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'buckets' AND d.place <= $4
+UNION SELECT unnest(b.delegates[1:$4]) FROM preimages AS p JOIN buckets AS b ON b.bucket_id = split_part(p.key, '|', 4)
+    WHERE p.chain_id = $1 AND p.block_hash = $2 AND p.relation = 'balances'

@@ -33,12 +33,12 @@ UPDATE wallet_scopes SET opened_block = $3 WHERE chain_id = $1 AND user_address 
 
 -- due_buckets --
 SELECT chain_id, wallet, user_address, bucket_id, name, raw_name, active, monthly_limit::text, spent::text,
-       period_start, delegates
+       period_start, delegates, shared
 FROM buckets WHERE chain_id = $1 AND spent > 0 AND period_start <= $2 ORDER BY bucket_id
 
 -- buckets_of --
 SELECT chain_id, wallet, user_address, bucket_id, name, raw_name, active, monthly_limit::text, spent::text,
-       period_start, delegates
+       period_start, delegates, shared
 FROM buckets WHERE user_address = ANY ($2::text[]) AND ($1::bigint IS NULL OR chain_id = $1)
 ORDER BY bucket_id
 
@@ -48,16 +48,18 @@ FROM balances WHERE user_address = ANY ($2::text[]) AND ($1::bigint IS NULL OR c
 
 -- save_buckets --
 INSERT INTO buckets (chain_id, wallet, user_address, bucket_id, name, raw_name, active, monthly_limit, spent,
-                     period_start, delegates)
+                     period_start, delegates, shared)
 SELECT chain_id, wallet, user_address, bucket_id, name, raw_name, active, monthly_limit::numeric, spent::numeric,
-       period_start, CASE WHEN delegates = '' THEN '{}'::text[] ELSE string_to_array(delegates, ',') END
+       period_start, CASE WHEN delegates = '' THEN '{}'::text[] ELSE string_to_array(delegates, ',') END,
+       shared
 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::boolean[], $8::text[],
-            $9::text[], $10::timestamptz[], $11::text[])
+            $9::text[], $10::timestamptz[], $11::text[], $12::boolean[])
      AS b (chain_id, wallet, user_address, bucket_id, name, raw_name, active, monthly_limit, spent, period_start,
-           delegates)
+           delegates, shared)
 ON CONFLICT (bucket_id) DO UPDATE SET
     active = excluded.active, monthly_limit = excluded.monthly_limit, spent = excluded.spent,
-    period_start = excluded.period_start, delegates = excluded.delegates
+    period_start = excluded.period_start, delegates = excluded.delegates,
+    shared = excluded.shared
 
 -- save_balances --
 INSERT INTO balances (user_address, chain_id, scope, wallet, bucket_id, token, amount)

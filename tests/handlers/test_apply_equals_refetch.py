@@ -55,6 +55,7 @@ from tests.handlers.scripted import (
 )
 from tests.positions import positions, shown_positions
 from tests.recompute import recompute, shown
+from tests.sharing import check_shared
 from watchers.devnet import view as client
 
 EXAMPLES = itertools.count(1)
@@ -229,6 +230,7 @@ class World:
             assert client.differences(applied, fresh) == []
             expected = recompute(self.script.made, user, followed=True).shown()
             assert shown(fresh, chain_id=self.script.chain_id) == expected
+            check_shared(self.script.made, user, fresh, self.script.chain_id)
             self.check_positions(fresh, user)
             for budget in fresh["budgets"]:
                 plain = plain_spending(self.script.made, user, await self.categories(user), budget)

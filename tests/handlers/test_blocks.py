@@ -95,8 +95,10 @@ async def test_delegate_is_told_without_the_owners_balances(world: Bench, pool: 
     script = await opened(world)
     delegate = ce.DelegateAdded(**at(), user=ALICE, delegate=CAROL, name=b"food")
     await world.apply(script.block([delegate]), script.block([spend(ALICE, "food", 5, spender=CAROL)]))
-    assert types(await world.told(ALICE))[-2:] == ["bucket_update", "spend"]
-    ((_, payload),) = await world.told(CAROL)
+    assert types(await world.told(ALICE))[-3:] == ["bucket_update", "spend", "bucket_update"]
+    told = beside_inbox(await world.told(CAROL))
+    assert types(told) == ["bucket_update", "spend", "bucket_update"]
+    payload = told[1][1]
     assert payload["transaction"]["role"] == "delegate"
     assert payload["updatedBalances"] == []
     assert [impact["name"] for impact in payload["budgetImpact"]] == ["food"]
