@@ -220,6 +220,6 @@ def notice(user: Address, row: BucketRow, *, added: bool, about: str, subject: s
         severity="info",
         transaction_id=None,
         created_at=at,
-        facts={"title": TITLES[added], "message": BODIES[added], "bucket_id": row.bucket_id},
+        facts={"bucket_id": row.bucket_id},
         subject=f"bucket_shared:{row.bucket_id}:{subject}",
     )

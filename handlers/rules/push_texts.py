@@ -72,7 +72,9 @@ TEXTS: Mapping[str, Mapping[str, Words]] = {
         "delegate_spend": Words(
             "👤 A delegate spent", "A delegate spent {amount} from {bucket}.", "A delegate spent from {bucket}."
         ),
-        "bucket_shared": Words("👥 {title}", "{message}", "{message}"),
+        "bucket_shared": Words(
+            "👥 Shared money", "You were added to someone's bucket, or removed.", "There is news of a shared bucket."
+        ),
         "friend_request": Words("👋 Friend request", "{name} wants to be friends.", "Someone wants to be friends."),
         "friend_accepted": Words("🤝 New friend", "You and {name} are friends now.", "You have a new friend."),
         RETRACTED: Words(
@@ -105,7 +107,9 @@ TEXTS: Mapping[str, Mapping[str, Words]] = {
             "Aus {bucket} wurde etwas ausgegeben.",
         ),
         "bucket_shared": Words(
-            "👥 Gemeinsamer Topf", "Wer einen Topf mit dir teilt, hat sich geändert.", "Es gibt Neues zu einem Topf."
+            "👥 Gemeinsames Geld",
+            "Du darfst aus einem fremden Topf ausgeben oder nicht mehr.",
+            "Es gibt Neues zu einem gemeinsamen Topf.",
         ),
         "friend_request": Words(
             "👋 Freundschaftsanfrage",

@@ -3,18 +3,18 @@
 ALTER TABLE buckets ADD COLUMN shared boolean NOT NULL DEFAULT false;
 
 -- spender is '' where the chain does not say who sent it. usd is null once anything in it had no price. period_*: of the
--- bucket's rolling period that began at period_start; of no use in any other.
+-- bucket's rolling period that began at period_start; of no use in any other. Sums may outgrow what one amount can be.
 CREATE TABLE bucket_spending (
     chain_id      bigint NOT NULL,
     bucket_id     text NOT NULL,
     spender       text NOT NULL,
     token         address NOT NULL,
-    amount        amount NOT NULL,
+    amount        numeric NOT NULL,
     usd           numeric,
     count         bigint NOT NULL,
     last_at       timestamptz NOT NULL,
     period_start  timestamptz,
-    period_amount amount NOT NULL,
+    period_amount numeric NOT NULL,
     period_usd    numeric,
     PRIMARY KEY (bucket_id, spender, token)
 ) WITH (fillfactor = 80);

@@ -124,6 +124,7 @@ async def fill(pool: Pool, address: str) -> str:
     await write(pool, *rows)
     await stand(pool, CHAIN.id, 10)
     await bucket(pool, address, b"Rent", holds=5)
+    await bucket(pool, address, b"Groceries")
     await tell(pool, address, 3)
     return rows[0].id
 
@@ -175,7 +176,10 @@ async def category_calls(anyone: Client, me: Client, deps: Deps) -> list[tuple[C
 async def budget_calls(me: Client, pool: Pool, transaction_id: str) -> list[tuple[Client, str, str, Any]]:
     await pool.execute("INSERT INTO ai_usage VALUES ($1, now() AT TIME ZONE 'UTC', 'p', 'm', 1, 2, 3, 0.5)", me.address)
     thought = {"chainId": CHAIN.id, "bucket": "Rent", "token": USDC, "amount": "1"}
+    (mine,) = [each["id"] for each in (await me.get("/v1/buckets")).json["data"] if each["name"] == "Groceries"]
     return [
+        (me, "GET", f"/v1/buckets/{mine}", None),
+        (me, "GET", f"/v1/buckets/{mine}/spends", None),
         (me, "PUT", "/v1/budgets", {"scope": "category", "categoryId": FOOD, "monthlyBudget": "100"}),
         (me, "GET", "/v1/budgets", None),
         (me, "GET", "/v1/budgets/status", None),

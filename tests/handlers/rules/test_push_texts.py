@@ -23,6 +23,7 @@ FACTS: dict[str, Any] = {
     "code": "INVESTOR_1K",
     "tier": "gold",
     "bucket": "Rent",
+    "bucket_id": "b1",
     "name": "Ann",
 }
 
