@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from config.chains import Chain
-from handlers import goals
-from handlers.chain_events import DecodedBlock, SpentFromBucket, WalletEvent
+from handlers import goals, sharing
+from handlers.chain_events import DecodedBlock, DelegateAdded, SpentFromBucket, WalletEvent
 from handlers.committed import request_persistence
 from handlers.events import Resync
 from handlers.routes import dispatch
@@ -21,6 +21,7 @@ from handlers.rules.book import Book
 from handlers.rules.holdings import Holdings
 from handlers.rules.ids import bucket_id, event_id, shown_name
 from handlers.rules.legs import join
+from handlers.rules.members import delegates_of
 from handlers.rules.periods import is_due
 from handlers.rules.prices import NONE, Prices
 from store import accounts, ledger, log, rebuild, spending, yields
@@ -90,6 +91,7 @@ class Replay:
                     str(b.spent),
                     b.period_start.isoformat() if b.period_start else None,
                     list(b.delegates),
+                    b.shared,
                 ]
                 for b in self.buckets.values()
             ],
@@ -167,7 +169,9 @@ async def put_in_place(
     users = await rebuild.owners(tx, replay.chain.id) | {b.user for b in replay.buckets.values()}
     users |= {key.user for key in replay.balances} | {e.user for b in later for e in b.events if hasattr(e, "user")}
     users |= {key.user for key in replay.positions}
-    counters = await log.lock(tx, users)
+    members = await rebuild.delegates(tx, replay.chain.id) | {d for b in replay.buckets.values() for d in b.delegates}
+    members |= {e.delegate for b in later for e in b.events if isinstance(e, DelegateAdded)}
+    counters = await log.lock(tx, users | members)
     held = sorted(users)
     was = await spending.buckets_of(tx, replay.chain.id, held), await spending.balances_of(tx, replay.chain.id, held)
     target = Replay.load(replay.chain, replay.dump())
@@ -180,11 +184,15 @@ async def put_in_place(
     changed = {user for user in held if state_of(user, was[0], was[1]) != target.of(user)}
     owned = {wallet: owner for wallet, owner in target.wallets.items() if owner is not None}
     await spending.save_wallets(tx, replay.chain.id, owned, number=cursor.number)
+    final = Replay.load(replay.chain, replay.dump())
     await _replace(tx, replay, later, changed, registered=users)
     if changed:
         await spending.save_buckets(tx, [b for b in target.buckets.values() if b.user in changed])
+    await _recount(tx, final, target, later, changed | rebuilt)
     rebuilt |= await _add_positions(tx, [target.positions[key] for key in replay.positions])
     told = changed | (rebuilt & counters.keys())
+    sharers = {user for b in (*was[0], *target.buckets.values()) if b.user in told for user in delegates_of(b)}
+    told |= sharers & counters.keys()
     drafts = [_resync(replay.chain.id, user, cursor, now) for user in sorted(told)]
     cause = f"{cursor.hash}:{now.isoformat()}"
     drafts += await goals.after_rebuild(tx, replay.chain, sorted(told), cause=cause, now=now)
@@ -211,6 +219,23 @@ async def _replace(
         await ledger.keep_preimages(tx, chain_id, ref, buckets=buckets, balances=balances, wallets=(), scopes=())
         await spending.save_buckets(tx, [book.buckets[key] for key in buckets])
         await spending.save_balances(tx, {key: book.balances[key] for key in balances})
+
+
+async def _recount(tx: Tx, final: Replay, target: Replay, later: Sequence[DecodedBlock], users: set[Address]) -> None:
+    """Make what was spent from these users' shared buckets what the ledger says, each later block with pre-images."""
+    chain_id = final.chain.id
+    ids = {key for key, bucket in target.buckets.items() if bucket.shared and bucket.user in users}
+    if not ids:
+        return
+    first = later[0].number if later else 2**62
+    await sharing.forget(tx, chain_id, ids, preimages_from=first)
+    rows = [bucket for key, bucket in final.buckets.items() if key in ids]
+    await sharing.recount(tx, chain_id, rows, at=None, until=first - 1)
+    for block in later:
+        final.close_periods(block.time)
+        book = final.fold(block, ())
+        rows = [final.buckets[key] for key in book.changed_buckets if key in ids]
+        await sharing.recount(tx, chain_id, rows, at=BlockRef(block.number, block.hash), until=block.number)
 
 
 async def _add_positions(tx: Tx, positions: Sequence[Position]) -> set[Address]:
@@ -253,6 +278,7 @@ def _bucket(
     spent: str,
     start: str | None,
     delegates: Sequence[Address],
+    shared: bool = False,  # a checkpoint may be older than it
 ) -> BucketRow:
     raw = bytes.fromhex(raw_name)
     return BucketRow(
@@ -267,4 +293,5 @@ def _bucket(
         spent=int(spent),
         period_start=datetime.fromisoformat(start) if start else None,
         delegates=tuple(delegates),
+        shared=shared or bool(delegates),
     )

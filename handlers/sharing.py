@@ -5,6 +5,7 @@ A bucket that a user neither owns nor may spend from does not exist for them, wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -42,6 +43,8 @@ RENAMED = "tell_members"
 """Job that tells a user's new name to those who share a bucket with them."""
 CHUNK = 50
 """Buckets of one run of it."""
+
+_ID = re.compile(r"[0-9]{1,18}:0x[0-9a-f]{40}:0x[0-9a-f]{40}:[0-9a-f]{32}")
 
 
 # What a block does -------------------------------------------------------------------------------------------------
@@ -211,6 +214,11 @@ async def recount(tx: Tx, chain_id: int, rows: Sequence[BucketRow], *, at: Block
     await sharing.save(tx, chain_id, at, await sharing.count(tx, [row for row in rows if row.shared], until=until))
 
 
+async def forget(tx: Tx, chain_id: int, bucket_ids: Iterable[str], *, preimages_from: int) -> None:
+    """Drop the figures of these buckets, and what was kept of them from a block on: they are counted anew."""
+    await sharing.drop(tx, chain_id, sorted(bucket_ids), preimages_from=preimages_from)
+
+
 async def _names_in(tx: Tx, rows: Iterable[BucketRow]) -> dict[Address, str]:
     return await sharing.names(tx, {user for row in rows for user in (row.user, *rules.delegates_of(row))})
 
@@ -316,7 +324,7 @@ async def spends(
 
 
 async def _seen(tx: Tx, deps: Deps, user: Address, id_: str) -> BucketRow:
-    row = await sharing.bucket(tx, id_)
+    row = await sharing.bucket(tx, id_) if _ID.fullmatch(id_) else None
     if row is None or row.chain_id not in deps.chains or rules.role_in(row, user) is None:
         raise NotFound("You have no bucket of this id.")
     return row

@@ -70,6 +70,11 @@ async def owners(tx: Tx, chain_id: int) -> set[Address]:
     return {row["user_address"] for row in await tx.fetch(SQL["owners"], chain_id)}
 
 
+async def delegates(tx: Tx, chain_id: int) -> set[Address]:
+    """Everyone who may spend from a bucket of someone else on the chain."""
+    return {row["address"] for row in await tx.fetch(SQL["delegates"], chain_id)}
+
+
 async def drop_state(tx: Tx, chain_id: int, users: Sequence[Address], *, preimages_from: int) -> None:
     """Remove these users' buckets and wallet-contract balances, and the pre-images that were made of them."""
     await tx.execute(SQL["drop_buckets"], chain_id, users)

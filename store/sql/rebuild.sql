@@ -39,6 +39,10 @@ WHERE NOT EXISTS (
 SELECT DISTINCT user_address FROM buckets WHERE chain_id = $1
 UNION SELECT DISTINCT user_address FROM balances WHERE chain_id = $1 AND scope <> 'wallet'
 
+-- delegates --
+-- Everyone who may spend from a bucket of someone else.
+SELECT DISTINCT unnest(delegates) AS address FROM buckets WHERE chain_id = $1 AND delegates <> '{}'
+
 -- drop_buckets --
 DELETE FROM buckets WHERE chain_id = $1 AND user_address = ANY ($2::text[])
 

@@ -23,6 +23,7 @@ from store.rpc import Rpc
 from tests.handlers.ledger import Bench, make_deps, sign_in
 from tests.handlers.scripted import make_chain
 from tests.recompute import recompute, shown
+from tests.sharing import check_shared
 from watchers.backfill import Backfill, NothingToRebuild, Progress
 from watchers.decode import decode
 from watchers.devnet.people import USDC, Devnet
@@ -123,6 +124,30 @@ async def test_wallet_that_joined_the_table_late_gets_its_past(scene: Scene) -> 
         assert [row["type"] for row in types] == ["deposit", "bucket_funding", "spend", "spend"]
         told = await Bench(deps, chain, None).told(alice)  # type: ignore[arg-type]  # reads only
         assert [(event, payload["reason"]) for event, payload in told] == [("resync", "backfill")]
+
+
+async def test_who_spent_from_a_shared_bucket_is_counted_anew_and_goes_with_a_reorg(scene: Scene) -> None:
+    alice, bob = await scene.devnet.user(1), await scene.devnet.user(2)
+    await scene.devnet.open_bucket(alice, "food", limit=100 * USDC, amount=50 * USDC)
+    await scene.devnet.add_delegate(alice, "food", bob)
+    await scene.devnet.spend(alice, "food", 3 * USDC, SHOP, delegate=bob)
+    await scene.devnet.mine(FINAL)
+    await scene.devnet.spend(alice, "food", 4 * USDC, SHOP)
+    await scene.devnet.spend(alice, "food", 5 * USDC, SHOP, delegate=bob)
+    await scene.watch(scene.chain(wallets=()))
+    chain = scene.chain()
+    deps = make_deps(scene.pool, scene.settings, chain)
+    await sign_in(scene.pool, alice.address, bob.address)
+    assert await scene.backfill(deps, chain).run(asyncio.Event()) is not None
+    blocks = await scene.canonical(chain)
+    for user, shared in ((alice.address, 0), (bob.address, 1)):
+        assert check_shared(blocks, user, await scene.snapshot(deps, user), chain.id) == shared
+        told = await Bench(deps, chain, None).told(user)  # type: ignore[arg-type]  # reads only
+        assert [event for event, _ in told] == ["resync"]
+    async with writer(deps, chain) as ledger:
+        await ledger.revert()
+    for user in (alice.address, bob.address):
+        check_shared(blocks[:-1], user, await scene.snapshot(deps, user), chain.id)
 
 
 async def test_lock_contract_that_joined_the_table_late_gets_its_locks(scene: Scene) -> None:
