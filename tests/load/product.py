@@ -111,11 +111,13 @@ async def _migrate(url: str) -> None:
 
 
 @asynccontextmanager
-async def product(folder: Path, urls: Urls, *, servers: int, **settings: str) -> AsyncIterator[Product]:
+async def product(
+    folder: Path, urls: Urls, *, servers: int, chains: str = CHAINS, **settings: str
+) -> AsyncIterator[Product]:
     """`servers` web processes that are ready; they are stopped as operators do, and must end well."""
     pool, publisher = await open_pool(urls.database), Publisher(urls.redis)
     made = Product(pool, publisher)
-    (folder / "chains.toml").write_text(CHAINS)
+    (folder / "chains.toml").write_text(chains)
     try:
         for number in range(servers):
             _start(made, folder, number, urls, settings)
@@ -135,7 +137,15 @@ async def product(folder: Path, urls: Urls, *, servers: int, **settings: str) ->
 
 def _start(made: Product, folder: Path, number: int, urls: Urls, settings: dict[str, str]) -> None:
     port = free_port()
-    environment = {
+    environment = environment_of(folder, urls, port=str(port), **settings)
+    log_file = folder / f"web-{number}.log"
+    made.processes.append(Process("realtime", ["realtime"], environment=environment, log=log_file))
+    made.urls.append(f"http://127.0.0.1:{port}")
+
+
+def environment_of(folder: Path, urls: Urls, **settings: str) -> dict[str, str]:
+    """What a process of the product is started with."""
+    return {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "EXPENDI_ENV": "production",
@@ -147,12 +157,8 @@ def _start(made: Product, folder: Path, number: int, urls: Urls, settings: dict[
         "EXPENDI_DATABASE_URL": urls.database,
         "EXPENDI_REDIS_URL": urls.redis,
         "EXPENDI_CLICKHOUSE_URL": "http://127.0.0.1:9/none",
-        "EXPENDI_PORT": str(port),
         **{f"EXPENDI_{name.upper()}": value for name, value in settings.items()},
     }
-    log_file = folder / f"web-{number}.log"
-    made.processes.append(Process("realtime", ["realtime"], environment=environment, log=log_file))
-    made.urls.append(f"http://127.0.0.1:{port}")
 
 
 async def _answers(session: aiohttp.ClientSession, url: str, process: Process) -> bool:
