@@ -164,6 +164,18 @@ def embeddings(context: typer.Context) -> None:
     _rebuild("embeddings", context)
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def leaderboards(context: typer.Context) -> None:
+    """Make the standings of challenges in Redis again, or check them; `expendi leaderboards --help` says how."""
+    asks_help = "--help" in context.args or not context.args
+    env = _environment(config.load_given() if asks_help else config.load())
+    with _stopping():
+        _child("jobs.standings", *(context.args or ["--help"]), env=env)
+
+
 def _rebuild(what: str, context: typer.Context) -> None:
     asks_help = "--help" in context.args or not context.args
     env = _environment(config.load_given() if asks_help else config.load())

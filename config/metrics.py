@@ -100,6 +100,17 @@ PUSHES = Counter("expendi_pushes", "Attempts of pushes, by kind and what became 
 PUSH_SENDS = Counter("expendi_push_sends", "Pushes to single devices, by what became of them.", ["fate"])
 MAILS = Counter("expendi_mails", "Attempts to send a letter, by kind and what became of it.", ["kind", "state"])
 
+STANDINGS_SECONDS = Histogram(
+    "expendi_standings_seconds",
+    "Time from committed scores until standings had them and whom it concerns was told (s).",
+    buckets=_LATENCY_S,
+)
+STANDINGS_TOLD = Counter("expendi_standings_told", "leaderboard_update events published.")
+STANDINGS_REBUILT = Counter("expendi_standings_rebuilt", "Times a challenge's standings were made again.")
+STANDINGS_MISSED = Counter(
+    "expendi_standings_missed", "Reads of standings that PostgreSQL answered, since Redis did not."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ChainMetrics:

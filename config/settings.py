@@ -120,6 +120,9 @@ class Settings(BaseModel):
     export_kept_hours: int = Field(default=24, ge=1)
     """Time a finished document is kept (hours): enough to fetch it, short since it holds a whole history."""
 
+    leaderboard_interval_s: float = Field(default=1.0, ge=0)
+    """Least time between two `leaderboard_update` to one participant (s): ranks change faster than anyone reads."""
+
     socket_buffer_bytes: int = Field(default=256 * 1024, ge=16 * 1024)
     """Unsent bytes at which a slow socket is closed (bytes); it resumes from the log."""
     socket_connect_timeout_s: float = Field(default=10.0, gt=0)

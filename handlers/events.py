@@ -247,6 +247,21 @@ class ChainStatus(Event):
     at: Time
 
 
+class LeaderboardUpdate(Event):
+    """Where the user is in a challenge, after their own progress or that of someone directly beside them.
+
+    `previousRank` is what was told last, null at first. Many changes within a second or so are one event.
+    """
+
+    name = "leaderboard_update"
+    durable = False
+
+    challenge_id: str
+    rank: int = Field(ge=1)
+    previous_rank: int | None
+    progress: Ratio
+
+
 CATALOGUE: tuple[type[Event], ...] = (
     SessionStarted,
     SessionClosed,
@@ -265,6 +280,7 @@ CATALOGUE: tuple[type[Event], ...] = (
     NotificationAdded,
     UnreadCount,
     ChainStatus,
+    LeaderboardUpdate,
 )
 
 BY_NAME = {event.name: event for event in CATALOGUE}

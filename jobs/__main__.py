@@ -31,6 +31,7 @@ from jobs.persist import PERSIST_BLOCK
 from jobs.schedule import crons
 from jobs.search import INDEX_BLOCK, INDEX_MANY, INDEX_ROWS
 from jobs.sharing import TELL_MEMBERS
+from jobs.standings import REPAIR_STANDINGS
 from jobs.worker import Worker
 from store import outbox
 from store.clickhouse import Analytics
@@ -49,6 +50,7 @@ JOBS = (
     *(CATEGORIZE, CATEGORIZE_AGAIN),
     WRITE_EXPORT,
     TELL_MEMBERS,
+    REPAIR_STANDINGS,
     *(CATEGORY_IMAGE, FORGET_UPLOAD, FORGET_PICTURE),
 )
 """Every kind of job of the product."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from struct import Struct
 
-import orjson
+from store.log import best_effort_text
 
 _SHORT = Struct(">BB").pack
 _MIDDLE = Struct(">BBH").pack
@@ -56,9 +56,9 @@ def texts(frames: bytes) -> Iterator[bytes]:
         yield frames[start:at]
 
 
-def best_effort(event: str, payload: object) -> bytes:
+def best_effort(event: str, payload: Mapping[str, object]) -> bytes:
     """Text of an event outside the log: one JSON object, so that it never ends in a string taken for an offset."""
-    return b'["%b",%b]' % (event.encode(), orjson.dumps(payload))
+    return best_effort_text(event, payload)
 
 
 def durable(event: str, payload: str, offset: str) -> bytes:

@@ -264,12 +264,16 @@ def _page(answer: Sequence[Any]) -> list[Ranked]:
     """Places from where the first one is, its rank, and members with scores in order."""
     if len(answer) == 1:
         return []
-    at, rank = int(answer[1]), int(answer[2])
-    found: list[Ranked] = []
     rest = iter(answer[3:])
-    for number, (member, text) in enumerate(zip(rest, rest, strict=True)):
-        score = int(text)
-        if found and found[-1].score != score:
+    places = [Place(int(score), UUID(bytes=member)) for member, score in zip(rest, rest, strict=True)]
+    return ranked(places, at=int(answer[1]), rank=int(answer[2]))
+
+
+def ranked(places: Sequence[Place], *, at: int, rank: int) -> list[Ranked]:
+    """Ranks of places that follow each other: `at` come before the first one, whose rank is `rank`."""
+    found: list[Ranked] = []
+    for number, place in enumerate(places):
+        if found and found[-1].score != place.score:
             rank = at + number + 1
-        found.append(Ranked(UUID(bytes=member), score, rank))
+        found.append(Ranked(place.id, place.score, rank))
     return found

@@ -44,6 +44,11 @@ def frame_text(event: str, payload: str, *, epoch: str, seq: int) -> str:
     return f'["{event}",{payload},"{epoch}:{seq}"]'
 
 
+def best_effort_text(event: str, payload: Mapping[str, object]) -> bytes:
+    """Text of an event outside the log: it ends in its payload, so that nothing of it is taken for an offset."""
+    return b'["%b",%b]' % (event.encode(), orjson.dumps(payload))
+
+
 async def lock(tx: Tx, users: Iterable[Address]) -> dict[Address, Counter]:
     """Lock the counter rows of these users in address order, making missing ones. Call before anything else."""
     ordered = sorted(set(users))

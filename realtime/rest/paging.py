@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from pydantic import Field
 
 from config.settings import Settings
@@ -38,9 +40,35 @@ def place_of(settings: Settings, kind: str, cursor: str) -> list[Any]:
         raw = b""
     mac, body = raw[:MAC_BYTES], raw[MAC_BYTES:]
     if not hmac.compare_digest(mac, _mac(settings, kind, body)):
-        raise Invalid("The cursor is not one of ours.", errors=[FieldError("/query/cursor", "is not one of ours")])
+        raise _not_ours()
     place: list[Any] = orjson.loads(body)
     return place
+
+
+def hidden_cursor_of(settings: Settings, kind: str, *place: str | float) -> str:
+    """A place that the client must not read, such as others' figures: the same place, the same text."""
+    body = _hiding(settings).encrypt(orjson.dumps(place), [kind.encode()])
+    return base64.urlsafe_b64encode(body).rstrip(b"=").decode()
+
+
+def hidden_place_of(settings: Settings, kind: str, cursor: str) -> list[Any]:
+    """The place of a hidden cursor that was made for lists of `kind`; raises Invalid for any other text."""
+    try:
+        raw = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        place: list[Any] = orjson.loads(_hiding(settings).decrypt(raw, [kind.encode()]))
+    except (binascii.Error, UnicodeEncodeError, InvalidTag, ValueError):
+        raise _not_ours() from None
+    return place
+
+
+def _hiding(settings: Settings) -> AESSIV:
+    # Deterministic, so that a page which did not change keeps its ETag.
+    key = settings.secret_key.get_secret_value().encode()
+    return AESSIV(hmac.digest(key, b"hidden cursor", "sha512"))
+
+
+def _not_ours() -> Invalid:
+    return Invalid("The cursor is not one of ours.", errors=[FieldError("/query/cursor", "is not one of ours")])
 
 
 def _mac(settings: Settings, kind: str, body: bytes) -> bytes:

@@ -278,6 +278,16 @@ async def test_one_rebuilds_at_a_time_and_changes_given_meanwhile_are_in_what_co
     assert await whole(boards) == ordered(expected)
 
 
+async def test_a_change_given_while_it_is_built_does_not_undo_a_newer_row_that_was_read(boards: Leaderboards) -> None:
+    async def read() -> AsyncIterator[Sequence[Standing]]:
+        with pytest.raises(NotBuilt):
+            await boards.apply(CHALLENGE, [Standing(who(1), 77, 4), Standing(who(2), None, 4)], PACE)
+        yield [Standing(who(1), 5, 5), Standing(who(2), 6, 5)]
+
+    assert await boards.rebuild(CHALLENGE, read) == 2
+    assert await whole(boards) == ordered({who(1): 5, who(2): 6})
+
+
 async def test_a_rebuild_that_lost_redis_on_its_way_puts_nothing_in_place(redis: Client, boards: Leaderboards) -> None:
     async def read() -> AsyncIterator[Sequence[Standing]]:
         yield ROWS[:2]
@@ -290,10 +300,13 @@ async def test_a_rebuild_that_lost_redis_on_its_way_puts_nothing_in_place(redis:
         await boards.count(CHALLENGE)
 
 
-async def test_a_part_lost_while_it_was_built_is_not_put_in_place(redis: Client, boards: Leaderboards) -> None:
+@pytest.mark.parametrize("lost", ["scores", "changes"])
+async def test_a_part_lost_while_it_was_built_is_not_put_in_place(
+    redis: Client, boards: Leaderboards, lost: str
+) -> None:
     async def read() -> AsyncIterator[Sequence[Standing]]:
         yield ROWS[:2]
-        await redis.delete(*await redis.keys("*scores:*"))
+        await redis.delete(*await redis.keys(f"*{lost}:*"))
         yield ROWS[2:]
 
     assert await boards.rebuild(CHALLENGE, read) is None
@@ -344,6 +357,14 @@ async def test_who_moves_often_is_told_once_an_interval_with_the_rank_told_last(
     told = await boards.flush(CHALLENGE, Pace(PACE.now_ms + 1000, 1000))
     assert Due(low, 6, 1, 4) in told
     assert await boards.flush(CHALLENGE, Pace(PACE.now_ms + 1000, 1000)) == []
+
+
+async def test_who_is_back_where_they_were_told_to_be_is_told_nothing(boards: Leaderboards) -> None:
+    await boards.rebuild(CHALLENGE, pages(*ROWS))
+    assert await boards.apply(CHALLENGE, [Standing(who(4), 9, 10)], PACE)
+    assert await boards.apply(CHALLENGE, [Standing(who(4), 0, 11)], PACE) == []
+    assert await boards.apply(CHALLENGE, [Standing(who(4), 9, 12)], PACE) == []
+    assert await boards.flush(CHALLENGE, Pace(PACE.now_ms + 5000, 1000)) == []
 
 
 async def test_more_changes_than_one_call_takes_are_all_taken(boards: Leaderboards) -> None:
