@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import random
+import secrets
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -59,7 +59,7 @@ async def compare(tools: Tools) -> int:
     loop, differing = asyncio.get_running_loop(), 0
     deadline = loop.time() + COMPARE_BUDGET_S
     challenges = await rows.running(tools.deps.pool)
-    random.shuffle(challenges)
+    secrets.SystemRandom().shuffle(challenges)
     for challenge in challenges:
         if loop.time() > deadline:
             break
