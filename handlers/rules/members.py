@@ -23,6 +23,9 @@ MAX_MEMBERS = 50
 """Delegates of one bucket who see it, those who were added first. Whoever adds thousands pays for no more than these:
 each change is told to all of them, and names all of them."""
 
+MAX_TOKENS = 20
+"""Tokens of which amounts are shown to others, those of the chain table first: anyone can make tokens, by thousands."""
+
 NOTHING = Decimal(0)
 
 
@@ -73,6 +76,12 @@ class Shares:
     changed: dict[SpentKey, None] = field(default_factory=dict)
     untold: set[str] = field(default_factory=set)
     """Buckets whose owner was not told yet who spent from them."""
+    keys: dict[str, dict[SpentKey, None]] = field(default_factory=dict)
+    """By bucket, so that showing one looks at no other."""
+
+    def __post_init__(self) -> None:
+        for key in self.spent:
+            self.keys.setdefault(key.bucket_id, {})[key] = None
 
     def spend(
         self,
@@ -89,12 +98,12 @@ class Shares:
             return
         key = SpentKey(bucket.bucket_id, spender or "", token)
         self.spent[key] = with_spend(self.spent.get(key), amount, usd, period_start=bucket.period_start, at=at)
-        self.changed[key] = None
+        self.changed[key] = self.keys.setdefault(key.bucket_id, {})[key] = None
         self.untold.add(bucket.bucket_id)
 
     def lines(self, row: BucketRow, chain: Chain) -> list[dict[str, object]]:
         """The bucket's members as they are now."""
-        return lines(row, self.spent, self.names, chain)
+        return lines(row, {key: self.spent[key] for key in self.keys.get(row.bucket_id, ())}, self.names, chain)
 
 
 def lines(
@@ -110,8 +119,7 @@ def lines(
     own: dict[str, list[tuple[Address, SpentRow]]] = {}
     members = (row.user, *sorted(delegates_of(row)))
     for key, figures in spent.items():
-        if key.bucket_id == row.bucket_id:
-            own.setdefault(key.spender if key.spender in members else "", []).append((key.token, figures))
+        own.setdefault(key.spender if key.spender in members else "", []).append((key.token, figures))
     shown = [
         _line(
             row,
@@ -152,17 +160,22 @@ def _line(
 
 
 def _amounts(figures: Iterable[tuple[Address, int, Decimal | None]], chain: Chain) -> list[dict[str, object]]:
-    """Amounts by token, zeros left out; several of one token are added."""
+    """Amounts by token, zeros left out, MAX_TOKENS at most; several of one token are added."""
     sums: dict[Address, tuple[int, Decimal | None]] = {}
     for token, raw, usd in figures:
         known = sums.get(token, (0, NOTHING))
         sums[token] = (known[0] + raw, _sum(known[1], usd))
     shown = []
-    for token, (raw, usd) in sorted(sums.items()):
+    for token in first_tokens((token for token, (raw, _) in sums.items() if raw), chain):
         symbol, decimals = token_facts(chain, token)
-        if raw:
-            shown.append(valued(raw, decimals, symbol=symbol, token=token, usd=usd))
+        raw, usd = sums[token]
+        shown.append(valued(raw, decimals, symbol=symbol, token=token, usd=usd))
     return shown
+
+
+def first_tokens(tokens: Iterable[Address], chain: Chain) -> list[Address]:
+    """Those of MAX_TOKENS that are shown to others, by address."""
+    return sorted(sorted(tokens, key=lambda token: (token_facts(chain, token)[1] is None, token))[:MAX_TOKENS])
 
 
 def gone(row: BucketRow) -> dict[str, object]:

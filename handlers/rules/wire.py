@@ -9,7 +9,7 @@ from typing import Literal
 
 from config.chains import Chain, Vault
 from handlers.rules.accounts import account_id
-from handlers.rules.members import MAX_MEMBERS
+from handlers.rules.members import MAX_MEMBERS, first_tokens
 from handlers.rules.money import amount, token_facts, valued
 from handlers.rules.periods import iso, period_end
 from handlers.rules.prices import EXACT, Prices, rounded
@@ -125,6 +125,8 @@ def bucket(
     `balances` are (token, raw amount), zeros left out, in token order; `members` as handlers.rules.members says them.
     """
     end = period_end(row.period_start)
+    held = {token: raw for token, raw in balances if raw != 0}
+    tokens = sorted(held) if role == "owner" else first_tokens(held, chain)
     return {
         "id": row.bucket_id,
         "chainId": row.chain_id,
@@ -137,7 +139,7 @@ def bucket(
         "spent": str(row.spent),
         "periodStart": iso(row.period_start) if row.period_start else None,
         "periodEnd": iso(end) if end else None,
-        "balances": [amount(chain, token, raw, prices=prices) for token, raw in sorted(balances) if raw != 0],
+        "balances": [amount(chain, token, held[token], prices=prices) for token in tokens],
         "delegates": sorted(row.delegates if role == "owner" else row.delegates[:MAX_MEMBERS]),
         "members": list(members),
     }

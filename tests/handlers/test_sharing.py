@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import store
 from config.settings import Settings
 from handlers import chain_events as ce
 from handlers import sharing
 from handlers.errors import NotFound
 from handlers.sharing import Narrowed
+from store import sharing as sharing_store
+from store import spending
 from store.postgres import Pool
+from store.sharing import SpentKey, SpentRow
 from tests.handlers.ledger import Bench, bench, sign_in
 from tests.handlers.scripted import (
     ALICE,
@@ -39,6 +44,7 @@ from watchers.devnet import view as client
 
 DAVE = address(0xDA7E)
 DAY_S = 86_400
+SCHEMA = Path(store.__file__).parent / "schema"
 
 
 @pytest.fixture
@@ -236,6 +242,60 @@ async def test_only_the_first_delegates_share_and_the_next_one_follows(world: Be
     assert updates(await world.told(DAVE))[-1]["removed"] is True
 
 
+async def test_a_thousand_made_up_tokens_are_not_shown_to_others(world: Bench) -> None:
+    script = await opened(world)
+    fakes = [f"0x{number:040x}" for number in range(0x100, 0x100 + 60)]
+    await world.apply(
+        script.block(*([fund(ALICE, "food", 5, token=t), spend(ALICE, "food", 2, token=t)] for t in fakes)),
+        script.block([spend(ALICE, "food", 1)]),
+    )
+    (bucket,) = (await world.snapshot(BOB))["buckets"]
+    for shown in (bucket["balances"], bucket["members"][0]["spent"], bucket["members"][0]["spentTotal"]):
+        assert len(shown) == 20
+        assert USDC in [each["token"] for each in shown]
+    assert bucket["members"][0]["count"] == 61
+    own = next(each for each in (await world.snapshot(ALICE))["buckets"] if each["name"] == "food")
+    assert len(own["balances"]) == 61
+    assert updates(await world.told(BOB))[-1]["bucket"] == bucket
+
+
+async def test_members_see_the_rest_of_a_block_of_which_an_event_breaks(world: Bench, pool: Pool) -> None:
+    script = Script()
+    await world.apply(script.block([created(ALICE, "food", 9)], [deposit(ALICE, 900)], [fund(ALICE, "food", 500)]))
+    views = {user: await world.snapshot(user) for user in (ALICE, BOB, CAROL)}
+    good = [spend(ALICE, "food", 1), added(ALICE, BOB), spend(ALICE, "food", 2, spender=BOB), added(ALICE, CAROL)]
+    block = script.block(*([each] for each in good), [deposit(ALICE, 2**300)], [removed(ALICE, BOB)])
+    await world.apply(block)
+    assert await pool.fetchval("SELECT count(*) FROM quarantined_logs") == 1
+    script.made[-1] = replace(block, events=tuple(e for e in block.events if not isinstance(e, ce.FundsDeposited)))
+    for depth in range(2):
+        for user, seen in views.items():
+            told, fresh = await world.told(user, seen["seq"]), await world.snapshot(user)
+            assert client.differences(client.apply_all(seen, told), fresh) == []
+            assert check_shared(script.made, user, fresh, 31337) == (user == CAROL and not depth)
+        if not depth:
+            script.back(1, fork="1")
+            await world.revert()
+
+
+async def test_the_migration_counts_what_was_before(world: Bench, pool: Pool) -> None:
+    script = await opened(world)
+    await world.apply(
+        script.block([spend(ALICE, "food", 30, spender=BOB), spend(ALICE, "food", 5, token=OTHER_TOKEN)]),
+        script.block([spend(ALICE, "food", 9, spender=BOB), spend(ALICE, "rent", 1)], after_s=31 * DAY_S),
+        script.block([removed(ALICE, BOB), removed(ALICE, CAROL)]),
+    )
+    before = await pool.fetch("SELECT * FROM bucket_spending ORDER BY bucket_id, spender, token")
+    own = await world.snapshot(ALICE)
+    await pool.execute("DELETE FROM bucket_spending")
+    await pool.execute("UPDATE buckets SET shared = false")
+    statements = (SCHEMA / "0023_shared_money.sql").read_text()
+    await pool.execute(statements[statements.index("UPDATE buckets AS b") :])
+    after = await pool.fetch("SELECT * FROM bucket_spending ORDER BY bucket_id, spender, token")
+    assert await world.snapshot(ALICE) == own
+    assert [row["count"] for row in after] == [row["count"] for row in before] == [2, 1]
+
+
 async def test_a_delegate_who_signs_in_after_the_block_gets_a_snapshot_when_it_is_taken_back(
     world: Bench, pool: Pool
 ) -> None:
@@ -260,6 +320,19 @@ async def test_being_added_and_removed_is_in_the_inbox_without_anyones_words(wor
     assert [row["kind"] for row in pushes] == ["bucket_shared"] * 2
     await world.revert()
     assert (await world.snapshot(BOB))["unreadCount"] == 1
+
+
+async def check_ledger(pool: Pool, owner: str) -> None:
+    """What is kept beside the ledger is what the ledger says; of a period that is over nothing is asked."""
+    async with pool.acquire() as conn, conn.transaction():
+        rows = [row for row in await spending.buckets_of(conn, None, [owner]) if row.shared]
+        kept = await sharing_store.spending(conn, [row.bucket_id for row in rows])
+        counted = await sharing_store.count(conn, rows)
+
+    def lasting(figures: Mapping[SpentKey, SpentRow]) -> dict[SpentKey, tuple[Any, ...]]:
+        return {key: (each.amount, each.usd, each.count, each.last_at) for key, each in figures.items()}
+
+    assert lasting(kept) == lasting(counted)
 
 
 EXAMPLES = itertools.count(1)
@@ -335,3 +408,4 @@ async def test_what_members_see_equals_a_recomputation_under_any_order_and_reorg
                 views[user] = client.apply_all(seen, told)
                 assert client.differences(views[user], fresh) == []
                 check_shared(script.made, user, fresh, script.chain_id)
+            await check_ledger(pool, who[0])
