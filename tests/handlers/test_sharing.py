@@ -299,14 +299,22 @@ async def test_the_migration_counts_what_was_before(world: Bench, pool: Pool) ->
 async def test_a_delegate_who_signs_in_after_the_block_gets_a_snapshot_when_it_is_taken_back(
     world: Bench, pool: Pool
 ) -> None:
-    late = address(0x1A7E)
+    early, late, gone = (address(0x1A7E + number) for number in range(3))
     script = await opened(world)
-    await world.apply(script.block([added(ALICE, late)]))
-    await sign_in(pool, late)
-    assert len((await world.snapshot(late))["buckets"]) == 1
+    await world.apply(
+        script.block([added(ALICE, early), added(ALICE, gone)]),
+        script.block([added(ALICE, late), removed(ALICE, gone)]),
+        script.block([fund(ALICE, "food", 1)]),
+    )
+    await sign_in(pool, early, late, gone)
+    views = {user: (await world.snapshot(user))["buckets"] for user in (early, late, gone)}
+    assert [len(view) for view in views.values()] == [1, 1, 0]
     await world.revert()
-    assert [event for event, _ in await world.told(late)] == ["resync"]
-    assert (await world.snapshot(late))["buckets"] == []
+    assert [len(await world.told(user)) for user in views] == [1, 1, 0]
+    await world.revert()
+    assert [len((await world.snapshot(user))["buckets"]) for user in views] == [1, 0, 1]
+    for user, count in ((early, 2), (late, 2), (gone, 1)):
+        assert [event for event, _ in await world.told(user)] == ["resync"] * count
 
 
 async def test_being_added_and_removed_is_in_the_inbox_without_anyones_words(world: Bench, pool: Pool) -> None:

@@ -127,9 +127,10 @@ async def test_wallet_that_joined_the_table_late_gets_its_past(scene: Scene) -> 
 
 
 async def test_who_spent_from_a_shared_bucket_is_counted_anew_and_goes_with_a_reorg(scene: Scene) -> None:
-    alice, bob = await scene.devnet.user(1), await scene.devnet.user(2)
+    alice, bob, carol = [await scene.devnet.user(number) for number in (1, 2, 3)]
     await scene.devnet.open_bucket(alice, "food", limit=100 * USDC, amount=50 * USDC)
     await scene.devnet.add_delegate(alice, "food", bob)
+    await scene.devnet.add_delegate(alice, "food", carol)
     await scene.devnet.spend(alice, "food", 3 * USDC, SHOP, delegate=bob)
     await scene.devnet.mine(FINAL)
     await scene.devnet.spend(alice, "food", 4 * USDC, SHOP)
@@ -137,10 +138,10 @@ async def test_who_spent_from_a_shared_bucket_is_counted_anew_and_goes_with_a_re
     await scene.watch(scene.chain(wallets=()))
     chain = scene.chain()
     deps = make_deps(scene.pool, scene.settings, chain)
-    await sign_in(scene.pool, alice.address, bob.address)
+    await sign_in(scene.pool, alice.address, bob.address, carol.address)
     assert await scene.backfill(deps, chain).run(asyncio.Event()) is not None
     blocks = await scene.canonical(chain)
-    for user, shared in ((alice.address, 0), (bob.address, 1)):
+    for user, shared in ((alice.address, 0), (bob.address, 1), (carol.address, 1)):
         assert check_shared(blocks, user, await scene.snapshot(deps, user), chain.id) == shared
         told = await Bench(deps, chain, None).told(user)  # type: ignore[arg-type]  # reads only
         assert [event for event, _ in told] == ["resync"]
