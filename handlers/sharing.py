@@ -314,7 +314,7 @@ async def spends(
     async with frozen(deps.pool) as tx:
         row = await _seen(tx, deps, user, id_)
         found = await sharing.spends(
-            tx, row, spender=narrowed.spender, since=narrowed.since, below=start, limit=limit + 1
+            tx, row.bucket_id, spender=narrowed.spender, since=narrowed.since, below=start, limit=limit + 1
         )
         # A name is shown to the others of the bucket as `members` shows it: these have spent.
         names = await _names_in(tx, [row])

@@ -76,7 +76,7 @@ async def count(tx: Tx, buckets: Sequence[BucketRow], *, until: int = LATEST) ->
     """The same from the ledger alone, up to block `until`, with the periods that these rows stand in."""
     if not buckets:
         return {}
-    columns = zip(*((row.bucket_id, row.user, row.period_start) for row in buckets), strict=True)
+    columns = zip(*((row.bucket_id, row.period_start) for row in buckets), strict=True)
     return _spending(await tx.fetch(SQL["count"], *map(list, columns), until))
 
 
@@ -163,7 +163,7 @@ async def names(conn: Tx | Pool, addresses: Collection[Address]) -> dict[Address
 
 async def spends(
     conn: Tx | Pool,
-    row: BucketRow,
+    bucket_id: str,
     *,
     spender: Address | None,
     since: datetime,
@@ -171,7 +171,7 @@ async def spends(
     limit: int,
 ) -> list[SpendRow]:
     """Spends from a bucket, newest first, from `below` on."""
-    found = await conn.fetch(SQL["spends"], row.user, row.bucket_id, spender, since, below.block_time, below.id, limit)
+    found = await conn.fetch(SQL["spends"], bucket_id, spender, since, below.block_time, below.id, limit)
     return [
         SpendRow(
             id=each["id"],

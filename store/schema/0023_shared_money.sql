@@ -42,3 +42,7 @@ SELECT t.chain_id, t.bucket_id, coalesce(t.spender, ''), t.token, sum(t.amount),
 FROM buckets AS b JOIN transactions AS t ON t.user_address = b.user_address AND t.bucket_id = b.bucket_id
 WHERE b.shared AND t.canonical AND t.role = 'owner' AND t.type = 'spend'
 GROUP BY t.chain_id, t.bucket_id, coalesce(t.spender, ''), t.token, b.period_start;
+
+-- Spends of one bucket, newest first: a member's page must not read all that the owner ever did.
+CREATE INDEX transactions_bucket ON transactions (hashtextextended(bucket_id, 0), block_time DESC, id DESC)
+WHERE canonical AND role = 'owner' AND type = 'spend';

@@ -11,9 +11,9 @@ SELECT t.bucket_id, coalesce(t.spender, '') AS spender, t.token, sum(t.amount)::
        CASE WHEN count(t.usd) FILTER (WHERE t.block_time >= b.period_start)
                = count(*) FILTER (WHERE t.block_time >= b.period_start)
            THEN coalesce(sum(t.usd) FILTER (WHERE t.block_time >= b.period_start), 0) END AS period_usd
-FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS b (bucket_id, user_address, period_start)
-JOIN transactions AS t ON t.user_address = b.user_address AND t.bucket_id = b.bucket_id
-WHERE t.canonical AND t.role = 'owner' AND t.type = 'spend' AND t.block_number <= $4
+FROM unnest($1::text[], $2::timestamptz[]) AS b (bucket_id, period_start)
+JOIN transactions AS t ON hashtextextended(t.bucket_id, 0) = hashtextextended(b.bucket_id, 0) AND t.bucket_id = b.bucket_id
+WHERE t.canonical AND t.role = 'owner' AND t.type = 'spend' AND t.block_number <= $3
 GROUP BY t.bucket_id, coalesce(t.spender, ''), t.token, b.period_start
 
 -- save --
@@ -71,10 +71,10 @@ WHERE user_address = ANY ($1::text[]) AND scope = 'bucket' AND bucket_id = ANY (
 SELECT address, display_name FROM users WHERE address = ANY ($1::text[]) AND display_name IS NOT NULL
 
 -- spends --
--- Newest first, below ($5, $6).
+-- Newest first, below ($4, $5); by the index transactions_bucket, whose expression this repeats.
 SELECT id, chain_id, tx_hash, block_number, block_time, token, symbol, decimals, amount::text, usd, counterparty, spender
 FROM transactions
-WHERE user_address = $1 AND bucket_id = $2 AND canonical AND role = 'owner' AND type = 'spend'
-    AND ($3::text IS NULL OR spender = $3)
-    AND block_time >= $4 AND (block_time, id) < ($5::timestamptz, $6::text)
-ORDER BY block_time DESC, id DESC LIMIT $7
+WHERE hashtextextended(bucket_id, 0) = hashtextextended($1, 0) AND bucket_id = $1 AND canonical AND role = 'owner' AND type = 'spend'
+    AND ($2::text IS NULL OR spender = $2)
+    AND block_time >= $3 AND (block_time, id) < ($4::timestamptz, $5::text)
+ORDER BY block_time DESC, id DESC LIMIT $6

@@ -290,10 +290,16 @@ async def test_the_migration_counts_what_was_before(world: Bench, pool: Pool) ->
     await pool.execute("DELETE FROM bucket_spending")
     await pool.execute("UPDATE buckets SET shared = false")
     statements = (SCHEMA / "0023_shared_money.sql").read_text()
-    await pool.execute(statements[statements.index("UPDATE buckets AS b") :])
+    await pool.execute(statements[statements.index("UPDATE buckets AS b") : statements.index("-- Spends of one")])
     after = await pool.fetch("SELECT * FROM bucket_spending ORDER BY bucket_id, spender, token")
     assert await world.snapshot(ALICE) == own
     assert [row["count"] for row in after] == [row["count"] for row in before] == [2, 1]
+    # Pre-images that were kept before it know nothing of sharing.
+    await pool.execute("UPDATE preimages SET was = was - 'shared' WHERE relation = 'buckets'")
+    await world.revert()
+    script.back(1, fork="1")
+    for user in (ALICE, BOB, CAROL):
+        check_shared(script.made, user, await world.snapshot(user), 31337)
 
 
 async def test_a_delegate_who_signs_in_after_the_block_gets_a_snapshot_when_it_is_taken_back(
