@@ -113,6 +113,14 @@ class Settings(BaseModel):
     """Pictures per minute and user: each costs a worker up to some seconds."""
     friend_requests_per_day: int = Field(default=20, ge=1)
     """Addresses that a user may ask to be friends in 24 hours: each of them may be told on a phone."""
+    challenges_per_user: int = Field(default=20, ge=1)
+    """Challenges not over that a user takes part in, or has made: each is measured with every block of theirs."""
+    challenge_participants: int = Field(default=100_000, ge=1)
+    """Most participants of one challenge: settling that many takes a worker a minute or two."""
+    challenge_max_days: int = Field(default=366, ge=1)
+    """Longest challenge (days): a year, since nobody keeps at anything longer."""
+    challenge_settle_wait_hours: int = Field(default=24, ge=1)
+    """Longest wait for chains to be final beyond a challenge's end (hours); a chain that is away delays no further."""
     export_limit_per_minute: int = Field(default=20, ge=1)
     """Exports and reports per minute and user: each reads much of a history."""
     export_rows: int = Field(default=100_000, ge=1)

@@ -14,7 +14,7 @@ import structlog
 from config import metrics
 from config.chains import Chain
 from config.settings import Settings
-from handlers import budgets, goals, investments, sharing, yields
+from handlers import budgets, challenge_scores, goals, investments, sharing, yields
 from handlers.chain_events import ChainEvent, DecodedBlock, SpentFromBucket, TokenTransfer, WalletEvent
 from handlers.committed import Committed, block_message, request_persistence
 from handlers.routes import dispatch
@@ -137,6 +137,7 @@ async def apply(
     await cursors.count_rows(tx, chain.id, block.hash, rows)
     if rows:
         await request_persistence(tx, chain.id, ref)
+        await challenge_scores.request_of_block(tx, chain.id, ref, users)
     message = block_message(
         chain.id, ref, block.parent_hash, time=block.time, kind="apply", transactions=rows, users=users
     )

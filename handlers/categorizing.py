@@ -13,6 +13,7 @@ from decimal import Decimal
 
 from config import keys
 from handlers import budgets, categories
+from handlers.challenge_scores import request_of_users
 from handlers.deps import Deps
 from handlers.errors import NotFound
 from handlers.events import TransactionCategorized, UnreadCount
@@ -123,6 +124,7 @@ async def _assign(deps: Deps, tx: Tx, user: Address, choices: Sequence[Choice]) 
     # Search finds them by their category, too. By block, so that a block full of them is one job.
     asked_for = [Wanted("quick", "index_block", {"chainId": chain_id, "hash": block}) for chain_id, block in moved]
     await outbox.request_each(tx, asked_for)
+    await request_of_users(tx, [user] if moved else [])
     frames = await log.append(tx, counters, drafts, at=now)
     await pushes.record(tx, intents, at=now, hold_s=deps.settings.push_hold_s)
     return frames, changed

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from handlers.challenge_resources import Challenge
 from handlers.resources import (
     Balance,
     Bucket,
@@ -205,6 +206,18 @@ class YieldUpdate(Durable):
     unpriced: int
 
 
+class ChallengeUpdate(Durable):
+    """A challenge that the user made, joined or left, that was cancelled, has ended, or is settled: as it is now.
+
+    Phones are told when it is settled.
+    """
+
+    name = "challenge_update"
+    push = Push.IF_AWAY
+
+    challenge: Challenge
+
+
 class Resync(Durable):
     """State changed in bulk; a fresh snapshot follows."""
 
@@ -276,6 +289,7 @@ CATALOGUE: tuple[type[Event], ...] = (
     GoalUpdate,
     GoalMilestone,
     YieldUpdate,
+    ChallengeUpdate,
     Resync,
     NotificationAdded,
     UnreadCount,

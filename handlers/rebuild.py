@@ -14,6 +14,7 @@ from typing import Any
 from config.chains import Chain
 from handlers import goals, sharing
 from handlers.chain_events import DecodedBlock, DelegateAdded, SpentFromBucket, WalletEvent
+from handlers.challenge_scores import request_of_users
 from handlers.committed import request_persistence
 from handlers.events import Resync
 from handlers.routes import dispatch
@@ -196,6 +197,7 @@ async def put_in_place(
     drafts = [_resync(replay.chain.id, user, cursor, now) for user in sorted(told)]
     cause = f"{cursor.hash}:{now.isoformat()}"
     drafts += await goals.after_rebuild(tx, replay.chain, sorted(told), cause=cause, now=now)
+    await request_of_users(tx, told)
     return await log.append(tx, counters, drafts, at=now), told
 
 

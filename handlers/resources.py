@@ -364,6 +364,8 @@ NoticeKind = Literal[
     "bucket_shared",
     "friend_request",
     "friend_accepted",
+    "challenge_invited",
+    "challenge_settled",
 ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from config.chains import Chain
-from handlers import budgets, goals, sharing
+from handlers import budgets, challenge_scores, goals, sharing
 from handlers import yields as investments
 from handlers.committed import Committed, block_message, request_persistence
 from handlers.events import (
@@ -103,6 +103,7 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
     frames = await log.append(tx, counters, drafts, at=now)
     if block.transactions:
         await request_persistence(tx, chain.id, block.ref)
+        await challenge_scores.request_of_block(tx, chain.id, block.ref, concerned)
     message = block_message(
         chain.id,
         block.ref,

@@ -20,6 +20,7 @@ from config.chains import ChainTableError, load_chains
 from config.settings import Settings, SettingsError, variable
 from handlers.deps import Deps
 from jobs.categorize import CATEGORIZE, CATEGORIZE_AGAIN
+from jobs.challenges import MEASURE_CHALLENGES
 from jobs.documents import WRITE_EXPORT
 from jobs.images import CATEGORY_IMAGE, FORGET_PICTURE, FORGET_UPLOAD
 from jobs.job import Tools
@@ -48,6 +49,7 @@ JOBS = (
     *(INDEX_BLOCK, INDEX_ROWS, INDEX_MANY),
     EMBED_TEXTS,
     *(CATEGORIZE, CATEGORIZE_AGAIN),
+    MEASURE_CHALLENGES,
     WRITE_EXPORT,
     TELL_MEMBERS,
     REPAIR_STANDINGS,

@@ -19,7 +19,7 @@ from arq.typing import WorkerCoroutine
 
 from config import keys, metrics
 from handlers import budgets, earnings, goals, month_profiles, reconciliation
-from jobs import digests, documents, email, push, standings
+from jobs import challenges, digests, documents, email, push, standings
 from jobs.images import sweep_uploads
 from jobs.job import Tools
 from store import clickhouse, idempotency, persistence, sessions
@@ -137,6 +137,8 @@ SCHEDULE = (
     Periodic("learn_months", "slow", learn_months, timeout_s=20, minutes=frozenset(range(1, 60, 5))),
     Periodic("begin_days", "quick", begin_days, timeout_s=20, seconds=frozenset({10, 30, 50})),
     Periodic("tell_evenings", "quick", tell_evenings, timeout_s=20, seconds=frozenset({5, 25, 45})),
+    Periodic("measure_days", "quick", challenges.measure_days, timeout_s=20, seconds=frozenset({12, 32, 52})),
+    Periodic("end_challenges", "quick", challenges.end, timeout_s=20, seconds=frozenset(range(3, 60, 10))),
     Periodic("ask_unpersisted", "quick", ask_unpersisted, timeout_s=10, seconds=frozenset(range(0, 60, 5))),
     Periodic("reconcile", "slow", reconcile, timeout_s=20, minutes=frozenset(range(1, 60, 10))),
     Periodic("prune_exports", "slow", documents.prune, timeout_s=20, seconds=frozenset({25})),

@@ -42,6 +42,7 @@ TAGS = {
     "v1": "What the first front end calls: its paths in any case, its shapes, `{success, data | error}`.",
     "notifications": "The inbox, what is wanted where, and the devices that are told by push.",
     "friends": "Friends by address or invitation, and comparisons with them that tell of nobody.",
+    "challenges": "Challenges between users, who see each other by the names they show and by nothing else.",
     "documents": "Exports, reports, and everything that is kept of a user.",
     "operations": "For operators.",
 }

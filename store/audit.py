@@ -37,6 +37,15 @@ Action = Literal[
     "friend_unblocked",
     "friend_invited",
     "friend_invitation_revoked",
+    "challenge_created",
+    "challenge_changed",
+    "challenge_cancelled",
+    "challenge_joined",
+    "challenge_left",
+    "challenge_invited",
+    "challenge_declined",
+    "challenge_link_made",
+    "challenge_link_revoked",
 ]
 
 

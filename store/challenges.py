@@ -79,12 +79,23 @@ class ParticipantRow:
     told: int
 
 
-class ScoreRow(NamedTuple):
-    """A participant as the leaderboard knows them: `score` None once they left."""
+@dataclass(frozen=True, slots=True)
+class LinkRow:
+    """A link to take part by, so many times, until it expires."""
 
-    participant_id: UUID
-    score: int | None
-    change: int
+    id: UUID
+    challenge_id: UUID
+    inviter: Address
+    uses_left: int
+    expires_at: datetime
+    created_at: datetime
+
+
+class Member(NamedTuple):
+    """A user in a challenge."""
+
+    challenge_id: UUID
+    user: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,38 +140,162 @@ async def locked(tx: Tx, challenge: UUID) -> ChallengeRow | None:
     return None if row is None else _challenge(row)
 
 
+async def of_ids(conn: Tx | Pool, ids: Iterable[UUID]) -> dict[UUID, ChallengeRow]:
+    """These challenges, as far as there are some."""
+    return {row["id"]: _challenge(row) for row in await conn.fetch(SQL["of_ids"], list(ids))}
+
+
+async def describe(tx: Tx, challenge: UUID, *, name: str, description: str, at: datetime) -> ChallengeRow:
+    """Change what a challenge is called."""
+    row = await tx.fetchrow(SQL["describe"], challenge, name, description, at)
+    assert row is not None  # it is locked
+    return _challenge(row)
+
+
+async def mark(
+    tx: Tx, challenge: UUID, what: Literal["cancelled", "ended", "settling", "settled", "closed"], *, at: datetime
+) -> ChallengeRow:
+    """Note that a challenge has come so far; the first time counts."""
+    row = await tx.fetchrow(SQL["mark"], challenge, what, at)
+    assert row is not None  # it is locked
+    return _challenge(row)
+
+
+async def count_created(tx: Tx, user: Address) -> int:
+    """How many challenges of a user's making are not over."""
+    return int(await tx.fetchval(SQL["count_created"], user))
+
+
+async def count_joined(tx: Tx, user: Address) -> int:
+    """In how many challenges that are not over a user takes part."""
+    return int(await tx.fetchval(SQL["count_joined"], user))
+
+
+# Lists -------------------------------------------------------------------------------------------------------------
+
+
+async def mine(conn: Tx | Pool, user: Address, *, below: Place, limit: int) -> list[ChallengeRow]:
+    """Challenges that a user takes part in or made, newest first."""
+    return [_challenge(row) for row in await conn.fetch(SQL["mine"], user, below.at, below.id, limit)]
+
+
+async def invited(conn: Tx | Pool, user: Address, *, at: datetime, below: Place, limit: int) -> list[ChallengeRow]:
+    """Challenges that friends invited a user to and that can be joined still, newest first."""
+    return [_challenge(row) for row in await conn.fetch(SQL["invited"], user, at, below.at, below.id, limit)]
+
+
+async def open_to_all(conn: Tx | Pool, user: Address, *, at: datetime, below: Place, limit: int) -> list[ChallengeRow]:
+    """Public challenges that can be joined and that a user does not take part in, newest first."""
+    return [_challenge(row) for row in await conn.fetch(SQL["open_to_all"], user, at, below.at, below.id, limit)]
+
+
+# Invitations -------------------------------------------------------------------------------------------------------
+
+
+async def is_invited(conn: Tx | Pool, challenge: UUID, user: Address) -> bool:
+    """Whether a friend who still is one invited a user, who did not decline."""
+    return bool(await conn.fetchval(SQL["is_invited"], challenge, user))
+
+
+async def friends_of(conn: Tx | Pool, user: Address, ids: Sequence[UUID]) -> dict[UUID, Address]:
+    """Friends of a user by the ids that they have for the user; what else has these ids is left out."""
+    return {row[0]: row[1] for row in await conn.fetch(SQL["friends_of"], user, list(ids))}
+
+
+async def invite(tx: Tx, challenge: UUID, inviter: Address, users: Sequence[Address], *, at: datetime) -> list[Address]:
+    """Invite these; returns those who were not invited before."""
+    return [row[0] for row in await tx.fetch(SQL["invite"], challenge, inviter, list(users), at)]
+
+
+async def decline(tx: Tx, challenge: UUID, user: Address, *, at: datetime) -> None:
+    """Let an invitation be none any more."""
+    await tx.execute(SQL["decline"], challenge, user, at)
+
+
+async def make_link(
+    tx: Tx, challenge: UUID, inviter: Address, token_hash: bytes, *, uses: int, expires_at: datetime, at: datetime
+) -> LinkRow:
+    """Make a link to take part by."""
+    row = await tx.fetchrow(SQL["make_link"], challenge, inviter, token_hash, uses, expires_at, at)
+    assert row is not None  # RETURNING
+    return LinkRow(*row)
+
+
+async def links(conn: Tx | Pool, challenge: UUID, *, at: datetime, below: Place, limit: int) -> list[LinkRow]:
+    """Links of a challenge that stand, newest first."""
+    return [LinkRow(*row) for row in await conn.fetch(SQL["links"], challenge, at, below.at, below.id, limit)]
+
+
+async def count_links(tx: Tx, challenge: UUID, *, at: datetime) -> int:
+    """How many links of a challenge stand."""
+    return int(await tx.fetchval(SQL["count_links"], challenge, at))
+
+
+async def link(conn: Tx | Pool, token_hash: bytes, user: Address, *, at: datetime) -> LinkRow | None:
+    """The link of a token, if it stands and neither of its maker and this user has blocked the other."""
+    row = await conn.fetchrow(SQL["link"], token_hash, user, at)
+    return None if row is None else LinkRow(*row)
+
+
+async def use_link(tx: Tx, id_: UUID) -> bool:
+    """Count a use; False when none was left."""
+    return bool(await tx.fetchval(SQL["use_link"], id_))
+
+
+async def revoke_link(tx: Tx, challenge: UUID, id_: UUID, *, at: datetime) -> bool:
+    """End a link; False when the challenge has none of this id that stands."""
+    return bool(await tx.fetchval(SQL["revoke_link"], challenge, id_, at))
+
+
 # Participants ------------------------------------------------------------------------------------------------------
+
+
+async def frozen_of(conn: Tx | Pool, user: Address) -> Frozen:
+    """What a user would be measured by if they joined now."""
+    row = await conn.fetchrow(SQL["frozen_of"], user)
+    assert row is not None  # signed in
+    return Frozen(row[0], row[1], tuple(row[2]))
+
+
+async def join(tx: Tx, challenge: UUID, user: Address, frozen: Frozen, *, at: datetime) -> ParticipantRow:
+    """Take part, or again: who left is who they were. The challenge is locked."""
+    budget = None if frozen.monthly_budget is None else str(frozen.monthly_budget)
+    row = await tx.fetchrow(SQL["join"], challenge, user, at, frozen.time_zone, budget, list(frozen.buckets))
+    assert row is not None  # RETURNING after an upsert
+    await tx.execute(SQL["count"], challenge, 1)
+    return participant(row)
+
+
+async def leave(tx: Tx, challenge: UUID, user: Address, *, at: datetime) -> ParticipantRow | None:
+    """Take part no longer; None for somebody who does not. The challenge is locked."""
+    row = await tx.fetchrow(SQL["leave"], challenge, user, at)
+    if row is not None:
+        await tx.execute(SQL["count"], challenge, -1)
+    return None if row is None else participant(row)
 
 
 async def participants(conn: Tx | Pool, challenge: UUID, *, after: UUID = FIRST, limit: int) -> list[ParticipantRow]:
     """Those who take part, in the order of their ids."""
-    return [_participant(row) for row in await conn.fetch(SQL["participants"], challenge, after, limit)]
+    return [participant(row) for row in await conn.fetch(SQL["participants"], challenge, after, limit)]
 
 
 async def participation(conn: Tx | Pool, challenge: UUID, user: Address) -> ParticipantRow | None:
     """A user's part in a challenge, also one that they left."""
-    row = await conn.fetchrow(SQL["participation"], challenge, user)
-    return None if row is None else _participant(row)
+    return (await parts(conn, [Member(challenge, user)])).get(Member(challenge, user))
 
 
-async def scores(conn: Tx | Pool, challenge: UUID, users: Sequence[Address]) -> dict[Address, ScoreRow]:
-    """What the leaderboard has to know of these users, as far as they ever took part."""
-    rows = await conn.fetch(SQL["scores"], challenge, users)
-    return {row[0]: ScoreRow(row[1], row[2], row[3]) for row in rows}
-
-
-async def running_of(conn: Tx | Pool, users: Iterable[Address]) -> dict[Address, list[UUID]]:
-    """Challenges of these users whose scores may still change: begun, neither cancelled nor being settled."""
-    found: dict[Address, list[UUID]] = {}
-    for row in await conn.fetch(SQL["running_of"], list(users)):
-        found.setdefault(row[0], []).append(row[1])
-    return found
+async def parts(conn: Tx | Pool, members: Iterable[Member]) -> dict[Member, ParticipantRow]:
+    """The parts of these in their challenges, also those that they left."""
+    keys = list(members)
+    rows = await conn.fetch(SQL["parts"], [key.challenge_id for key in keys], [key.user for key in keys])
+    return {Member(row["challenge_id"], row["user_address"]): participant(row) for row in rows}
 
 
 def _challenge(row: asyncpg.Record) -> ChallengeRow:
     return ChallengeRow(**dict(row))
 
 
-def _participant(row: asyncpg.Record) -> ParticipantRow:
+def participant(row: asyncpg.Record) -> ParticipantRow:
+    """A row with all of a participant's columns."""
     values = dict(row)
     return ParticipantRow(user=values.pop("user_address"), buckets=tuple(values.pop("buckets")), **values)

@@ -48,6 +48,8 @@ DATA: Mapping[str, tuple[str, ...]] = {
     "bucket_shared": ("bucket_id",),
     "friend_request": ("friend_id",),
     "friend_accepted": ("friend_id",),
+    "challenge_invited": ("challenge_id",),
+    "challenge_settled": ("challenge_id", "rank"),
     RETRACTED: ("transaction_id",),
 }
 """Facts that travel as data beside `type`, `event_id` and `seq`."""
@@ -77,6 +79,14 @@ TEXTS: Mapping[str, Mapping[str, Words]] = {
         ),
         "friend_request": Words("👋 Friend request", "{name} wants to be friends.", "Someone wants to be friends."),
         "friend_accepted": Words("🤝 New friend", "You and {name} are friends now.", "You have a new friend."),
+        "challenge_invited": Words(
+            "🏁 Challenge", "{name} invites you to “{challenge}”.", "You are invited to a challenge."
+        ),
+        "challenge_settled": Words(
+            "🏁 Challenge settled",
+            "“{challenge}”: you are number {rank} of {count}.",
+            "A challenge of yours is settled.",
+        ),
         RETRACTED: Words(
             "↩️ Taken back", "The chain took back what this was about.", "The chain took back what this was about."
         ),
@@ -118,6 +128,14 @@ TEXTS: Mapping[str, Mapping[str, Words]] = {
         ),
         "friend_accepted": Words(
             "🤝 Neue Freundschaft", "Du und {name} seid jetzt befreundet.", "Ihr seid jetzt befreundet."
+        ),
+        "challenge_invited": Words(
+            "🏁 Challenge", "{name} lädt dich zu „{challenge}“ ein.", "Du bist zu einer Challenge eingeladen."
+        ),
+        "challenge_settled": Words(
+            "🏁 Challenge entschieden",
+            "„{challenge}“: Du bist Nummer {rank} von {count}.",
+            "Eine deiner Challenges ist entschieden.",
         ),
         RETRACTED: Words(
             "↩️ Zurückgenommen",

@@ -16,7 +16,7 @@ CREATE TABLE challenges (
     -- those who take part now; kept under the row's lock, so that a limit holds and nobody counts 100,000 rows
     participants integer NOT NULL DEFAULT 0,
     cancelled_at timestamptz,
-    -- the first of them was told that it ended; from then on nobody joins or leaves
+    -- everybody was told that it ended
     ended_at     timestamptz,
     -- scores are taken for good, participant by participant, from this moment
     settling_at  timestamptz,

@@ -3,7 +3,8 @@ from __future__ import annotations
 import io
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -12,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from handlers.deps import Deps
+from handlers.rules.periods import iso
 from handlers.rules.unsubscribe import PATH
 from realtime.app import build
 from realtime.rest.routes import ENDPOINTS
@@ -290,6 +292,42 @@ async def friend_calls(anyone: Client, me: Client) -> list[tuple[Client, str, st
     ]
 
 
+async def challenge_calls(
+    anyone: Client, me: Client, clock: Callable[[], datetime]
+) -> list[tuple[Client, str, str, Any]]:
+    """Everything about challenges: one that is made, changed and called off, one that is joined, and one by a link."""
+    start, end = (iso(clock() + timedelta(days=days)) for days in (1, 8))
+    wanted = {"name": "No coffee", "measure": "no_spend_days", "startsAt": start, "endsAt": end}
+    mine = (await me.post("/v1/challenges", wanted)).json["id"]
+    other = await anyone.signed_in()
+    public, invited = [
+        (await other.post("/v1/challenges", wanted | {"visibility": each})).json["id"] for each in ("public", "private")
+    ]
+    token = (await other.post(f"/v1/challenges/{invited}/links", {})).json["token"]
+    friend = (await me.post("/v1/friends/invitations", {})).json["token"]
+    assert (await other.post(f"/v1/friends/invitations/{friend}/accept")).status == 200
+    [mate] = [each["id"] for each in (await me.get("/v1/friends")).json["data"] if each["address"] is None][:1]
+    theirs = (await other.get("/v1/friends")).json["data"][0]["id"]
+    declined = (await other.post("/v1/challenges", wanted)).json["id"]
+    assert (await other.post(f"/v1/challenges/{declined}/invite", {"friendIds": [theirs]})).status == 204
+    link = (await me.post(f"/v1/challenges/{mine}/links", {"uses": 2})).json["id"]
+    return [
+        (me, "POST", "/v1/challenges", wanted),
+        (me, "GET", "/v1/challenges?list=mine", None),
+        (me, "GET", f"/v1/challenges/{mine}", None),
+        (me, "PATCH", f"/v1/challenges/{mine}", {"description": "Not one."}),
+        (me, "POST", f"/v1/challenges/{public}/join", None),
+        (me, "POST", f"/v1/challenges/{public}/leave", None),
+        (me, "POST", f"/v1/challenges/{declined}/decline", None),
+        (me, "POST", f"/v1/challenges/links/{token}/join", None),
+        (me, "POST", f"/v1/challenges/{mine}/links", {}),
+        (me, "GET", f"/v1/challenges/{mine}/links", None),
+        (me, "DELETE", f"/v1/challenges/{mine}/links/{link}", None),
+        (me, "POST", f"/v1/challenges/{mine}/invite", {"friendIds": [mate]}),
+        (me, "POST", f"/v1/challenges/{mine}/cancel", None),
+    ]
+
+
 async def test_every_operation_answers_as_it_is_documented(
     pool: Pool, analytics: Analytics, make_settings: MakeSettings
 ) -> None:
@@ -329,6 +367,7 @@ async def test_every_operation_answers_as_it_is_documented(
             *(await account_calls(me, pool)),
             *(await goal_calls(me)),
             *(await friend_calls(anyone, me)),
+            *(await challenge_calls(anyone, me, deps.now)),
             *(await document_calls(me, deps)),
             *(await inbox_calls(me, pool)),
             (me, "GET", "/healthz", None),
