@@ -33,6 +33,8 @@ Which = Literal["mine", "invited", "open"]
 
 LONGEST_AHEAD = timedelta(days=366)
 """A beginning further away is a slip of the finger."""
+CLOCKS = timedelta(minutes=1)
+"""A beginning that is past by no more is meant to be now: clocks differ, and calls take time."""
 SHORTEST = timedelta(days=1)
 
 
@@ -197,7 +199,7 @@ async def create(deps: Deps, user: Address, base: Base, *, caller: Caller, cause
         id_ = _id_of(deps, user, cause)
         if cause is not None and await rows.one(tx, id_) is not None:
             return await change.tell(id_, "created")  # the call died after this; it runs again for its answer
-        starts_at = base.starts_at or now
+        starts_at = _begin(base.starts_at, now)
         _check_times(deps, starts_at, base.ends_at, now)
         most = deps.settings.challenges_per_user
         if await rows.count_created(tx, user) >= most:
@@ -230,6 +232,10 @@ def _id_of(deps: Deps, user: Address, cause: str | None) -> UUID:
         return uuid4()
     key = deps.settings.secret_key.get_secret_value().encode()
     return UUID(bytes=hmac.digest(key, f"challenge\0{user}\0{cause}".encode(), "sha256")[:16], version=4)
+
+
+def _begin(wanted: datetime | None, now: datetime) -> datetime:
+    return now if wanted is None or now - CLOCKS < wanted < now else wanted
 
 
 def _check_times(deps: Deps, starts_at: datetime, ends_at: datetime, now: datetime) -> None:
