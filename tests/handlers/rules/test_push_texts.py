@@ -25,6 +25,10 @@ FACTS: dict[str, Any] = {
     "bucket": "Rent",
     "bucket_id": "b1",
     "name": "Ann",
+    "challenge": "No coffee",
+    "challenge_id": "c1",
+    "rank": 2,
+    "count": 9,
 }
 
 
