@@ -75,6 +75,7 @@ async def test_who_makes_a_challenge_takes_part_and_is_told_on_every_device(me: 
     assert (one["myProgress"], one["myRank"], one["winners"]) == ("0", None, [])
     assert (await me.get(f"/v1/challenges/{one['id']}")).json == one
     assert await told(me) == [one]
+    clock.pass_(1)
     other = await made(me, clock, join=False)
     assert (other["joined"], other["participantCount"], other["myProgress"]) == (False, 0, None)
     assert await listed(me) == [other["id"], one["id"]]
