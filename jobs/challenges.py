@@ -63,4 +63,4 @@ def _deadline() -> Callable[[], bool]:
     return lambda: loop.time() >= ends
 
 
-MEASURE_CHALLENGES = Job(challenge_scores.MEASURE, "quick", measure, timeout_s=30)
+MEASURE_CHALLENGES = Job(challenge_scores.MEASURE, "quick", measure, timeout_s=20)
