@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import orjson
+import structlog
 
 from config import logs
 from config import settings as configuration
@@ -31,6 +32,8 @@ from store.leaderboards import Leaderboards
 from store.outbox import Claim
 from store.postgres import LOST, open_pool
 from store.redis import AWAY, Client, open_redis
+
+log = structlog.get_logger(__name__)
 
 COMPARE_BUDGET_S = 15.0
 """Time one round of comparisons goes on (s); 100,000 participants take about a second."""
@@ -63,7 +66,11 @@ async def compare(tools: Tools) -> int:
     for challenge in challenges:
         if loop.time() > deadline:
             break
-        differing += abs(await standings.repair(tools.deps, _boards(tools.redis), challenge))
+        try:
+            differing += abs(await standings.repair(tools.deps, _boards(tools.redis), challenge))
+        except AWAY as error:
+            log.warning("comparison_waits_for_redis", reason=repr(error))
+            break
     return differing
 
 
