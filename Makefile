@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help install lint test test-all sim prove-cuts prove-hostile prove-nodes bench bench-ingest bench-deliver bench-decode bench-catchup bench-categorize bench-analytics run demo lock clean
+.PHONY: help install lint test test-all sim prove-cuts prove-hostile prove-nodes bench bench-ingest bench-deliver bench-decode bench-catchup bench-categorize bench-analytics bench-leaderboard run demo lock clean
 
 help: ## Show what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench-categorize: install ## Transactions categorized without a key: speed, memo
 
 bench-analytics: install ## Analytics and history over HTTP on five million events of ten thousand users; ten minutes
 	$(BIN)/python -m tests.load.analytics
+
+bench-leaderboard: install ## A leaderboard of 100,000: from a block's commit to the sockets of those concerned
+	$(BIN)/python -m tests.load.leaderboard
 
 run: install ## Embedded engines, migrations, the devnet and every process of the Procfile
 	$(BIN)/expendi run

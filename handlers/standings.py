@@ -16,10 +16,11 @@ import structlog
 from config import keys, metrics
 from handlers.deps import Deps
 from handlers.rules import standings as shapes
-from store import outbox, standings
-from store.challenges import Measure
+from handlers.rules.challenges import progress
+from store import challenges, outbox, standings
+from store.challenges import ChallengeRow, ParticipantRow
 from store.leaderboards import Due, Leaderboards, NotBuilt, Pace, Place, Ranked, Standing
-from store.postgres import Pool, Tx, frozen
+from store.postgres import Pool, frozen
 from store.records import Address
 from store.redis import AWAY
 from store.standings import TOP
@@ -72,11 +73,14 @@ async def tell(deps: Deps, challenge: UUID, due: Sequence[Due]) -> None:
     """Publish to each their own place; to those who left meanwhile nothing."""
     if not due:
         return
-    people = await standings.recipients(deps.pool, challenge, [each.id for each in due])
+    row = await challenges.one(deps.pool, challenge)
+    if row is None:
+        return
+    users = await standings.recipients(deps.pool, challenge, [each.id for each in due])
     told = [
-        (who.user, shapes.update(challenge, each, shapes.progress(who.measure, each.score)))
+        (user, shapes.update(challenge, each, progress(row, each.score)))
         for each in due
-        if (who := people.get(each.id)) is not None
+        if (user := users.get(each.id)) is not None
     ]
     await deps.publisher.publish(told)
     metrics.STANDINGS_TOLD.inc(len(told))
@@ -171,8 +175,35 @@ async def _request(pool: Pool, challenge: UUID) -> None:
 # What users read ---------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """Whose leaderboard is read: the challenge, who reads, and their own part in it (None: they take none)."""
+
+    challenge: ChallengeRow
+    user: Address
+    me: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What of it is read: places after one (None: from the first), or those around the reader."""
+
+    limit: int
+    after: Place | None = None
+    around: bool = False
+
+
+def place_of(challenge: ChallengeRow, part: ParticipantRow | None) -> Place | None:
+    """The place of someone who takes part; None for one who does not, or not any more."""
+    if part is None or part.left_at is not None:
+        return None
+    if challenge.settled_at is not None:
+        return None if part.final_score is None else Place(part.final_score, part.participant_id)
+    return Place(part.score, part.participant_id)
+
+
 async def place(deps: Deps, boards: Leaderboards, challenge: UUID, id_: UUID) -> Ranked | None:
-    """Where a participant is; None when they are not among them."""
+    """Where a participant of a challenge that is not settled is; None when they are not among them."""
     try:
         return await boards.ranked(challenge, id_)
     except (NotBuilt, *AWAY) as error:
@@ -184,45 +215,44 @@ async def place(deps: Deps, boards: Leaderboards, challenge: UUID, id_: UUID) ->
         return Ranked(id_, score, await standings.rank(tx, challenge, Place(score, id_)))
 
 
-async def listed(
-    deps: Deps,
-    boards: Leaderboards,
-    user: Address,
-    challenge: UUID,
-    *,
-    after: Place | None = None,
-    around: Place | None = None,
-    limit: int,
-    measure: Measure,
-) -> Page:
-    """Places after one, or those around one, best first, as a user sees them."""
+async def listed(deps: Deps, boards: Leaderboards, view: View, span: Span) -> Page:
+    """Places of a leaderboard, best first, as a user sees them."""
+    if view.challenge.settled_at is not None:
+        found = await _final(deps, view, span)
+    else:
+        found = await _live(deps, boards, view, span)
+    return await _page(deps, view, found, limit=span.limit)
+
+
+async def _live(deps: Deps, boards: Leaderboards, view: View, span: Span) -> list[Ranked]:
+    challenge, me = view.challenge.id, view.me
     try:
-        if around is None:
-            found = await boards.page(challenge, after, limit=limit + 1)
-        else:
-            found = await boards.around(challenge, around.id, limit=limit)
+        if span.around and me is not None:
+            return await boards.around(challenge, me.id, limit=span.limit)
+        return await boards.page(challenge, span.after, limit=span.limit + 1)
     except (NotBuilt, *AWAY) as error:
         await _missed(deps, challenge, error)
-        async with frozen(deps.pool) as tx:
-            found = await _from_rows(tx, challenge, after=after, around=around, limit=limit)
-    return await _page(deps, user, challenge, found, limit=limit, measure=measure)
+    async with frozen(deps.pool) as tx:
+        if span.around and me is not None:
+            return await standings.around(tx, challenge, me, limit=span.limit)
+        return await standings.page(tx, challenge, span.after or TOP, limit=span.limit + 1)
 
 
-async def _from_rows(tx: Tx, challenge: UUID, *, after: Place | None, around: Place | None, limit: int) -> list[Ranked]:
-    if around is not None:
-        return await standings.around(tx, challenge, around, limit=limit)
-    return await standings.page(tx, challenge, after or TOP, limit=limit + 1)
+async def _final(deps: Deps, view: View, span: Span) -> list[Ranked]:
+    challenge, me = view.challenge.id, view.me
+    async with frozen(deps.pool) as tx:
+        if span.around and me is not None:
+            return await standings.final_around(tx, challenge, me, limit=span.limit)
+        return await standings.final_page(tx, challenge, span.after or TOP, limit=span.limit + 1)
 
 
-async def _page(
-    deps: Deps, user: Address, challenge: UUID, found: Sequence[Ranked], *, limit: int, measure: Measure
-) -> Page:
+async def _page(deps: Deps, view: View, found: Sequence[Ranked], *, limit: int) -> Page:
     first = found[:limit]
-    people = await standings.people(deps.pool, challenge, [each.id for each in first], viewer=user)
-    cdn = deps.settings.cdn_url
+    ids, cdn = [each.id for each in first], deps.settings.cdn_url
+    people = await standings.people(deps.pool, view.challenge.id, ids, viewer=view.user)
     # Who left since is not there any more.
     entries = [
-        shapes.entry(each, people[each.id], shapes.progress(measure, each.score), cdn_url=cdn)
+        shapes.entry(each, people[each.id], progress(view.challenge, each.score), cdn_url=cdn)
         for each in first
         if each.id in people
     ]

@@ -233,7 +233,7 @@ if state() ~= 1 then return {state()} end
 local place, limit = redis.call('ZREVRANK', scores, ARGV[2]), tonumber(ARGV[1])
 if not place then return {1} end
 local from = math.min(place - math.floor(limit / 2), redis.call('ZCARD', scores) - 1 - limit)
-return listed(math.max(from, 0), limit)
+return listed(math.max(from, 0), limit + 1)
 """
 )
 

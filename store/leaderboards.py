@@ -173,7 +173,7 @@ class Leaderboards:
         return _page(_whole(await self._eval(scripts.PAGE, challenge, limit, *place)))
 
     async def around(self, challenge: UUID, id_: UUID, *, limit: int) -> list[Ranked]:
-        """`limit` places with somebody in the middle, as far as there are some; [] when they are not among them."""
+        """`limit` places with somebody in the middle, and one more if there is one; [] when they are not among them."""
         return _page(_whole(await self._eval(scripts.AROUND, challenge, limit, id_.bytes)))
 
     async def states(self, challenge: UUID, ids: Sequence[UUID]) -> list[Standing | None]:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from store.challenges import Measure
 from store.leaderboards import EXACT, Place, Ranked, Standing, ranked
 from store.postgres import Pool, Tx, frozen
 from store.records import Address
@@ -21,18 +20,11 @@ TOP = Place(EXACT, UUID(int=2**128 - 1))
 
 
 class Shown(NamedTuple):
-    """What one participant is shown of another; nothing of one who has blocked them."""
+    """What a user is shown of a participant; neither name nor picture where either has blocked the other."""
 
     is_me: bool
     display_name: str | None
     avatar_url: str | None
-
-
-class Recipient(NamedTuple):
-    """Who is told of their place, and what their score measures."""
-
-    user: Address
-    measure: Measure
 
 
 async def every_row(pool: Pool, challenge: UUID) -> AsyncIterator[Sequence[Standing]]:
@@ -49,9 +41,9 @@ async def rows_of(conn: Tx | Pool, challenge: UUID, ids: Sequence[UUID]) -> dict
     return {row[0]: Standing(*row) for row in await conn.fetch(SQL["rows_of"], challenge, list(ids))}
 
 
-async def recipients(conn: Tx | Pool, challenge: UUID, ids: Sequence[UUID]) -> Mapping[UUID, Recipient]:
+async def recipients(conn: Tx | Pool, challenge: UUID, ids: Sequence[UUID]) -> Mapping[UUID, Address]:
     """Who these participants are; without those who left."""
-    return {row[0]: Recipient(row[1], row[2]) for row in await conn.fetch(SQL["recipients"], challenge, list(ids))}
+    return {row[0]: row[1] for row in await conn.fetch(SQL["recipients"], challenge, list(ids))}
 
 
 async def people(conn: Tx | Pool, challenge: UUID, ids: Sequence[UUID], *, viewer: Address) -> Mapping[UUID, Shown]:
@@ -73,11 +65,11 @@ async def page(tx: Tx, challenge: UUID, after: Place, *, limit: int) -> list[Ran
 
 
 async def around(tx: Tx, challenge: UUID, me: Place, *, limit: int) -> list[Ranked]:
-    """`limit` places with one in the middle, as far as there are some."""
+    """`limit` places with one in the middle, as far as there are some, and one more if there is one."""
     above = [Place(row[1], row[0]) for row in await tx.fetch(SQL["above"], challenge, me.score, me.id, limit)]
     below = [Place(row[1], row[0]) for row in await tx.fetch(SQL["page"], challenge, me.score, me.id, limit)]
-    before = min(len(above), max(limit // 2, limit - 1 - len(below)))
-    return await _ranked(tx, challenge, [*reversed(above[:before]), me, *below[: limit - 1 - before]])
+    before = before_of(limit, above=len(above), below=len(below))
+    return await _ranked(tx, challenge, [*reversed(above[:before]), me, *below[: limit - before]])
 
 
 async def rank(conn: Tx | Pool, challenge: UUID, place: Place) -> int:
@@ -97,6 +89,25 @@ async def _counts(conn: Tx | Pool, challenge: UUID, place: Place) -> tuple[int, 
     row = await conn.fetchrow(SQL["counts"], challenge, place.score, place.id)
     assert row is not None  # an aggregate
     return row[0], row[1]
+
+
+async def final_page(tx: Tx, challenge: UUID, after: Place, *, limit: int) -> list[Ranked]:
+    """The same of a settled challenge, by the ranks that were written down."""
+    return [Ranked(*row) for row in await tx.fetch(SQL["final_page"], challenge, after.score, after.id, limit)]
+
+
+async def final_around(tx: Tx, challenge: UUID, me: Place, *, limit: int) -> list[Ranked]:
+    """The same of a settled challenge."""
+    above = [Ranked(*row) for row in await tx.fetch(SQL["final_above"], challenge, me.score, me.id, limit)]
+    with_me = Place(me.score, UUID(int=me.id.int + 1))  # random ids are never the last there is
+    below = await final_page(tx, challenge, with_me, limit=limit + 1)
+    before = before_of(limit, above=len(above), below=len(below) - 1)
+    return [*reversed(above[:before]), *below[: limit - before + 1]]
+
+
+def before_of(limit: int, *, above: int, below: int) -> int:
+    """How many of `limit` places come before the one in the middle: half of them, more where few follow."""
+    return min(above, max(limit // 2, limit - 1 - below))
 
 
 async def running(conn: Tx | Pool) -> list[UUID]:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from handlers.rules.friends import avatar
-from handlers.rules.money import ratio_text
-from store.challenges import Measure
+from handlers.rules.friends import SOMEONE, avatar
 from store.leaderboards import Due, Ranked
 from store.log import best_effort_text
 from store.standings import Shown
-
-WHOLE = 10_000
-"""The score of all of a whole: scores are basis points, where they are no days."""
 
 
 def update(challenge: UUID, due: Due, progress: str) -> bytes:
@@ -25,13 +20,8 @@ def entry(place: Ranked, who: Shown, progress: str, *, cdn_url: str) -> dict[str
     """A line of a leaderboard."""
     return {
         "rank": place.rank,
-        "displayName": who.display_name,
+        "displayName": who.display_name or SOMEONE,
         "avatarUrl": avatar(who.avatar_url, cdn_url),
         "progress": progress,
         "isMe": who.is_me,
     }
-
-
-def progress(measure: Measure, score: int) -> str:
-    """What a score is called: of what is measured in parts of a whole, the part; of days, how many."""
-    return str(score) if measure == "no_spend_days" else str(ratio_text(score, WHOLE))

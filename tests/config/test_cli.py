@@ -99,7 +99,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def made(folder: Path) -> Project:
-    for package in ("store", "watchers", "watchers/devnet", "realtime", "jobs", "jobs/analytics"):
+    for package in ("store", "watchers", "watchers/devnet", "realtime", "jobs", "jobs/analytics", "jobs/standings"):
         (folder / package).mkdir()
         (folder / package / "__init__.py").touch()
         (folder / package / "__main__.py").write_text(STUB)
@@ -164,6 +164,8 @@ def test_other_verbs_use_the_running_engines(running: tuple[Project, str, set[in
     assert project.calls()[-1]["verbs"] == ["backfill", "--chain", "31337", "--help"]
     assert project.run("analytics", "rebuild", "--help")[0] == 0
     assert project.calls()[-1]["verbs"] == ["rebuild", "--help"]
+    assert project.run("leaderboards", "check", "--challenge", "1")[0] == 0
+    assert project.calls()[-1]["verbs"] == ["check", "--challenge", "1"]
 
 
 def test_doctor_names_what_answers_without_passwords(running: tuple[Project, str, set[int]]) -> None:

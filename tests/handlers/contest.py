@@ -12,8 +12,10 @@ import orjson
 
 from handlers import standings
 from handlers.deps import Deps
+from handlers.standings import Page, Span, View
+from store import challenges
 from store import standings as stored
-from store.leaderboards import Leaderboards, Place, Standing
+from store.leaderboards import Leaderboards, Standing
 from store.postgres import Pool
 from store.records import Address
 from tests.factories import make_address
@@ -83,10 +85,12 @@ class Contest:
     async def rows(self, ids: Iterable[UUID]) -> list[Standing]:
         return list((await stored.rows_of(self.pool, self.id, list(ids))).values())
 
-    async def place(self, number: int) -> Place:
-        found = await stored.own(self.pool, self.id, person(number))
-        assert found is not None
-        return found
+    async def read(self, number: int, span: Span) -> Page:
+        """The leaderboard as somebody reads it."""
+        challenge = await challenges.one(self.pool, self.id)
+        assert challenge is not None
+        me = await stored.own(self.pool, self.id, person(number))
+        return await standings.listed(self.deps, self.boards, View(challenge, person(number), me), span)
 
     async def follow(self, *ids: UUID) -> None:
         """What a job does after its commit."""

@@ -14,6 +14,7 @@ from config import keys
 from config.embedded.valkey import Valkey
 from handlers import standings
 from handlers.events import LeaderboardUpdate
+from handlers.standings import Span
 from store import outbox
 from store.leaderboards import Leaderboards, NotBuilt, Standing
 from store.postgres import Pool
@@ -239,25 +240,15 @@ async def test_standings_are_the_ranks_of_the_rows_whatever_happens_to_jobs_and_
 async def test_rows_answer_as_redis_does(contest: Contest, redis: Client) -> None:
     """Pages, those around somebody, and single places: the same from PostgreSQL, while the standings are gone."""
     await begun(contest, 5, 4, 4, 4, 1, 0, 0)
-    me = person(3)
 
     async def answers() -> list[object]:
         found: list[object] = []
         for limit in (1, 2, 3, 50):
-            after = None
-            while True:
-                page = await standings.listed(
-                    contest.deps, contest.boards, me, contest.id, after=after, limit=limit, measure="no_spend_days"
-                )
-                found.append(page)
-                if (after := page.next) is None:
-                    break
-            for number in contest.ids:
-                place = await contest.place(number)
-                page = await standings.listed(
-                    contest.deps, contest.boards, me, contest.id, around=place, limit=limit, measure="no_spend_days"
-                )
-                found.append(page)
+            found += [await contest.read(number, Span(limit, around=True)) for number in contest.ids]
+            span: Span | None = Span(limit)
+            while span is not None:
+                found.append(page := await contest.read(3, span))
+                span = None if page.next is None else Span(limit, page.next)
         found += [await standings.place(contest.deps, contest.boards, contest.id, id_) for id_ in contest.ids.values()]
         return found
 

@@ -15,13 +15,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
 
+from config import logs
 from config.embedded.postgres import Postgres
 from config.embedded.valkey import Valkey
 from config.settings import Settings
@@ -47,6 +48,8 @@ CENT = 10_000
 """Raw units of a cent of USDC; at this target a basis point of progress is a dollar."""
 DOLLAR = 100 * CENT
 NAME = "a house"
+START = datetime(2026, 10, 31, tzinfo=UTC)
+"""Before the first block of a script."""
 CHAIN = scripted.make_chain()
 CHAINS = f"""
 [[chain]]
@@ -105,6 +108,8 @@ class Race:
     phones: Mapping[UUID, Phone]
     script: scripted.Script
     times: Times = field(default_factory=Times)
+    published_ns: int = 0
+    """When the last one of the last move was published."""
 
     async def move(self, id_: UUID, score: int) -> None:
         """Commit a block that changes one score; wait for its end, and hold who was told against the model."""
@@ -120,7 +125,7 @@ class Race:
         for each, phone in self.phones.items():
             got = [(one["rank"], one["previousRank"]) for one, _ in phone.told[shown[each] :]]
             assert got == ([expected[each]] if each in expected else [])
-        await self._time(id_, heard)
+        self.published_ns = max(ns for _, _, ns in self.watch.heard[heard:])
 
     async def commit(self, dollars: Mapping[Address, int]) -> None:
         """A block in which these move dollars into their bucket, or out of it."""
@@ -133,8 +138,8 @@ class Race:
         block = self.script.block(*events)
         await self.ledger.apply(block, head=block.number, finalized=0)
 
-    async def _time(self, id_: UUID, heard: int) -> None:
-        """When the block and the score were committed, PostgreSQL says."""
+    async def time(self, id_: UUID) -> None:
+        """Note how long the last move took; when block and score were committed, PostgreSQL says."""
         row = await self.deps.pool.fetchrow(
             """SELECT pg_xact_commit_timestamp(b.xmin) AS block, pg_xact_commit_timestamp(p.xmin) AS score
                FROM blocks b, challenge_participants p WHERE b.number = $1 AND p.participant_id = $2""",
@@ -144,10 +149,9 @@ class Race:
         assert row is not None
         block, score = row["block"].timestamp() * 1e3, row["score"].timestamp() * 1e3
         _, at_ns = self.phones[id_].told[-1]
-        published = max(ns for _, _, ns in self.watch.heard[heard:])
         self.times.block_to_score.append(score - block)
         self.times.block_to_socket.append(at_ns / 1e6 - block)
-        self.times.score_to_publish.append(published / 1e6 - score)
+        self.times.score_to_publish.append(self.published_ns / 1e6 - score)
         self.times.score_to_socket.append(at_ns / 1e6 - score)
 
 
@@ -196,18 +200,18 @@ async def fill(deps: Deps, plan: Plan, users: Mapping[UUID, Address]) -> UUID:
                VALUES ($1, 'A house', 'savings_progress', 'public', $2, $3, $4, $5)""",
             challenge,
             TARGET_USD,
-            datetime(2026, 10, 31, tzinfo=UTC),
-            datetime(2027, 11, 1, tzinfo=UTC),
+            START,
+            START + timedelta(days=3650),
             len(crowd),
         )
         bucket = {id_: [bucket_id(CHAIN.id, scripted.WALLET, users[id_], NAME.encode())] for id_ in plan.movers}
         await conn.copy_records_to_table(
             "challenge_participants",
             records=[
-                (challenge, users[id_], id_, bucket.get(id_, []), 0 if id_ in bucket else score)
+                (challenge, users[id_], id_, START, bucket.get(id_, []), 0 if id_ in bucket else score)
                 for id_, score in plan.scores.items()
             ],
-            columns=["challenge_id", "user_address", "participant_id", "buckets", "score"],
+            columns=["challenge_id", "user_address", "participant_id", "joined_at", "buckets", "score"],
         )
     await deps.pool.execute("ANALYZE challenge_participants")
     return challenge
@@ -234,8 +238,11 @@ async def ready(race: Race, plan: Plan) -> None:
     await until(measured, 60, what="the scores to begin with")
 
 
-async def run(load: Load, urls: Urls, folder: Path, *, seed: int = 1) -> Race:
-    """Everything from filling to the last comparison; returns what was measured. Asserts who was told."""
+async def run(load: Load, urls: Urls, folder: Path, *, seed: int = 1, timed: bool = True) -> Race:
+    """Everything from filling to the last comparison; returns what was measured. Asserts who was told.
+
+    `timed` needs a PostgreSQL with `track_commit_timestamp`.
+    """
     plan = Plan.drawn(load, random.Random(seed))
     settings = Settings(database_url=urls.database, redis_url=urls.redis, leaderboard_interval_s=0)
     quiet = {"leaderboard_interval_s": "0"}
@@ -266,6 +273,8 @@ async def run(load: Load, urls: Urls, folder: Path, *, seed: int = 1) -> Race:
         await _settled(race, boards)
         for id_, score in plan.moves:
             await race.move(id_, score)
+            if timed:
+                await race.time(id_)
         await _compare(race, boards)
         assert await worker.stop() == 0, worker.output[-4000:]
         return race
@@ -348,6 +357,7 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=300)
     parser.add_argument("--movers", type=int, default=50)
     asked = parser.parse_args()
+    logs.configure("warning", process="bench")
     load = Load(asked.participants, asked.movers, asked.moves)
     print(f"leaderboard: {load.participants:,} participants, {load.moves} blocks, {machine()}, commit {commit()}")
     with tempfile.TemporaryDirectory() as name, engines(Path(name)) as urls:

@@ -208,7 +208,7 @@ async def test_ties_share_a_rank_and_the_next_one_counts_them(boards: Leaderboar
     assert [each.rank for each in await boards.page(CHALLENGE, Place(BEST[1].score, BEST[1].id), limit=2)] == [2, 4]
 
 
-@pytest.mark.parametrize(("at", "expected"), [(0, (0, 3)), (1, (0, 3)), (2, (1, 4)), (4, (2, 5))])
+@pytest.mark.parametrize(("at", "expected"), [(0, (0, 4)), (1, (0, 4)), (2, (1, 5)), (3, (2, 5)), (4, (2, 5))])
 async def test_around_somebody_is_a_full_page_wherever_they_are(
     boards: Leaderboards, at: int, expected: tuple[int, int]
 ) -> None:
