@@ -315,6 +315,7 @@ async def challenge_calls(
         (me, "POST", "/v1/challenges", wanted),
         (me, "GET", "/v1/challenges?list=mine", None),
         (me, "GET", f"/v1/challenges/{mine}", None),
+        (me, "GET", f"/v1/challenges/{mine}/leaderboard", None),
         (me, "PATCH", f"/v1/challenges/{mine}", {"description": "Not one."}),
         (me, "POST", f"/v1/challenges/{public}/join", None),
         (me, "POST", f"/v1/challenges/{public}/leave", None),
