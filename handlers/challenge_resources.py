@@ -21,8 +21,8 @@ class Winner(Resource):
 class Challenge(Resource):
     """A challenge as one user sees it: others by the names they show, and by nothing else.
 
-    Progress is a part of the target, of the window's budget, or of the window's days. `myRank` and `winners` are those
-    of a settled challenge; a running one has a leaderboard.
+    Progress is a part of the target, of the window's budget, or of the window's days. `winners` are those of a
+    settled challenge, and so is `myRank`, which REST tells of a running one, too.
     """
 
     id: str

@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 REPAIR = "repair_standings"
 """Job that makes one challenge's standings in Redis what PostgreSQL says."""
+LIVE = frozenset({"running", "ended"})
+"""States of a challenge in which ranks are live; before them everybody has the same, after them ranks are final."""
 WAITING_AT_ONCE = 20
 """Challenges whose waiting participants are told in one turn."""
 
@@ -202,17 +204,31 @@ def place_of(challenge: ChallengeRow, part: ParticipantRow | None) -> Place | No
     return Place(part.score, part.participant_id)
 
 
-async def place(deps: Deps, boards: Leaderboards, challenge: UUID, id_: UUID) -> Ranked | None:
-    """Where a participant of a challenge that is not settled is; None when they are not among them."""
-    try:
-        return await boards.ranked(challenge, id_)
-    except (NotBuilt, *AWAY) as error:
-        await _missed(deps, challenge, error)
-    async with frozen(deps.pool) as tx:
-        rows = await standings.rows_of(tx, challenge, [id_])
-        if id_ not in rows or (score := rows[id_].score) is None:
-            return None
-        return Ranked(id_, score, await standings.rank(tx, challenge, Place(score, id_)))
+async def ranks(deps: Deps, boards: Leaderboards, user: Address, ids: Sequence[UUID]) -> Mapping[UUID, int]:
+    """Ranks of a user in these challenges, as far as they take part in them; of challenges that are not settled."""
+    mine = await standings.own(deps.pool, user, ids)
+    found: dict[UUID, int] = {}
+    for challenge, place in mine.items():
+        try:
+            if (ranked := await boards.ranked(challenge, place.id)) is not None:
+                found[challenge] = ranked.rank
+        except NotBuilt as error:
+            await _missed(deps, challenge, error)
+        except AWAY as error:
+            await _missed(deps, challenge, error)
+            break  # one wait for a Redis that does not answer is enough
+    for challenge in mine.keys() - found.keys():
+        found[challenge] = await standings.rank(deps.pool, challenge, mine[challenge])
+    return found
+
+
+async def with_ranks(
+    deps: Deps, boards: Leaderboards, user: Address, shown: Sequence[Mapping[str, object]]
+) -> Sequence[Mapping[str, object]]:
+    """Challenges as a user sees them, with the user's rank now in those that go on."""
+    open_ = [UUID(str(each["id"])) for each in shown if each["joined"] and each["state"] in LIVE]
+    found = await ranks(deps, boards, user, open_) if open_ else {}
+    return [{**each, "myRank": found.get(UUID(str(each["id"])), each["myRank"])} for each in shown]
 
 
 async def listed(deps: Deps, boards: Leaderboards, view: View, span: Span) -> Page:

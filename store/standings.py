@@ -52,10 +52,10 @@ async def people(conn: Tx | Pool, challenge: UUID, ids: Sequence[UUID], *, viewe
     return {row[0]: Shown(*tuple(row)[1:]) for row in found}
 
 
-async def own(conn: Tx | Pool, challenge: UUID, user: Address) -> Place | None:
-    """A user's own participation: score and id; None when they take no part."""
-    row = await conn.fetchrow(SQL["own"], challenge, user)
-    return None if row is None else Place(row[1], row[0])
+async def own(conn: Tx | Pool, user: Address, challenges: Sequence[UUID]) -> dict[UUID, Place]:
+    """A user's own places in those of these challenges that they take part in."""
+    rows = await conn.fetch(SQL["own"], user, list(challenges))
+    return {row[0]: Place(row[1], row[2]) for row in rows}
 
 
 async def page(tx: Tx, challenge: UUID, after: Place, *, limit: int) -> list[Ranked]:

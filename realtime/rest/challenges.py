@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -10,7 +11,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, model_validator
 
 from handlers import challenge_invitations as invitations
-from handlers import challenges
+from handlers import challenges, standings
 from handlers.challenge_resources import Challenge
 from handlers.challenges import Base, Which
 from handlers.errors import Conflict, NotFound, PreconditionFailed
@@ -25,6 +26,7 @@ from realtime.rest.friends import DAYS_MAX, USES_MAX
 from realtime.rest.goals import Name, Target
 from realtime.rest.paging import DEFAULT_LIMIT, CursorText, Limit, cursor_of, page, place_of
 from store.challenges import Place
+from store.leaderboards import Leaderboards
 
 DESCRIPTION_MAX = 500
 INVITED_AT_ONCE = 50
@@ -121,7 +123,8 @@ async def list_challenges(
     """List challenges, the newest first."""
     kind = f"challenges.{which}"
     found = await challenges.listed(call.deps, call.me.user, which, below=_place(call, kind, cursor), limit=limit)
-    return _page(call, kind, found)
+    shown = await standings.with_ranks(call.deps, Leaderboards(call.web.redis), call.me.user, found.resources)
+    return _page(call, kind, replace(found, resources=shown))
 
 
 @endpoint(
@@ -161,7 +164,8 @@ async def create_challenge(call: Call, *, body: Annotated[NewChallenge, Body()])
 @endpoint("GET", "/v1/challenges/{id}", tag="challenges", answers=Challenge, tagged=True, problems=(NotFound,))
 async def challenge(call: Call, *, id: ChallengeId) -> Mapping[str, object]:  # noqa: A002 - the path's own name
     """Read a challenge: one of your own, one that you are invited to, or a public one."""
-    return await challenges.read(call.deps, call.me.user, _id(id))
+    shown = await challenges.read(call.deps, call.me.user, _id(id))
+    return (await standings.with_ranks(call.deps, Leaderboards(call.web.redis), call.me.user, [shown]))[0]
 
 
 @endpoint(

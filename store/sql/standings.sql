@@ -12,8 +12,8 @@ SELECT participant_id, user_address FROM challenge_participants
 WHERE challenge_id = $1 AND participant_id = ANY ($2::uuid[]) AND left_at IS NULL
 
 -- own --
-SELECT participant_id, score FROM challenge_participants
-WHERE challenge_id = $1 AND user_address = $2 AND left_at IS NULL
+SELECT challenge_id, score, participant_id FROM challenge_participants
+WHERE user_address = $1 AND challenge_id = ANY ($2::uuid[]) AND left_at IS NULL
 
 -- counts --
 SELECT count(*), count(*) FILTER (WHERE score > $2) FROM challenge_participants

@@ -89,7 +89,7 @@ class Contest:
         """The leaderboard as somebody reads it."""
         challenge = await challenges.one(self.pool, self.id)
         assert challenge is not None
-        me = await stored.own(self.pool, self.id, person(number))
+        me = (await stored.own(self.pool, person(number), [self.id])).get(self.id)
         return await standings.listed(self.deps, self.boards, View(challenge, person(number), me), span)
 
     async def follow(self, *ids: UUID) -> None:

@@ -249,7 +249,7 @@ async def test_rows_answer_as_redis_does(contest: Contest, redis: Client) -> Non
             while span is not None:
                 found.append(page := await contest.read(3, span))
                 span = None if page.next is None else Span(limit, page.next)
-        found += [await standings.place(contest.deps, contest.boards, contest.id, id_) for id_ in contest.ids.values()]
+        found += [await standings.ranks(contest.deps, contest.boards, person(n), [contest.id]) for n in contest.ids]
         return found
 
     live = await answers()

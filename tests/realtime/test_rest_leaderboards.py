@@ -229,3 +229,18 @@ async def test_without_redis_the_list_is_the_same(deps: Deps, me: Client, privat
     live = (await me.get(path(challenge))).json
     private_valkey.kill()
     assert (await me.get(path(challenge))).json == live
+
+
+@pytest.mark.parametrize("live", [True, False])
+async def test_a_running_challenge_says_the_caller_s_own_rank(deps: Deps, me: Client, live: bool) -> None:
+    challenge, foreign = await open_challenge(deps), await open_challenge(deps)
+    await crowd(deps, challenge, 9000, 2500)
+    await enter(deps, challenge, me.address, 2500, "Me")
+    if live:
+        await build(deps, challenge)
+    shown = (await me.get(f"/v1/challenges/{challenge}")).json
+    assert (shown["myRank"], shown["myProgress"]) == (2, "0.25")
+    assert [each["myRank"] for each in (await me.get("/v1/challenges")).json["data"]] == [2]
+    assert (await me.get(f"/v1/challenges/{foreign}")).json["myRank"] is None
+    await deps.pool.execute("UPDATE challenges SET starts_at = starts_at + interval '10 days'")
+    assert (await me.get(f"/v1/challenges/{challenge}")).json["myRank"] is None
