@@ -18,8 +18,8 @@ from store.statements import load
 
 SQL = load("challenges")
 
-PRICE_PLACES = 48
-"""Places of a price of one base unit: a dollar of a token with 18 decimals keeps 30 of them."""
+PRICE_PLACES = 140
+"""Places of a price of one base unit: as many as keep any uint256 of them exact to far below a cent."""
 
 
 @dataclass(frozen=True, slots=True)

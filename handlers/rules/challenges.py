@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import ROUND_FLOOR, Decimal
+from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -38,7 +38,8 @@ WINNERS = 3
 WINNERS_SHOWN = 10
 """Winners that are told at most, since any number may share a place."""
 NOON = timedelta(hours=12)
-CENTS = Decimal("0.01")
+ANY_SIZE = Context(prec=500)
+"""For cents of amounts that a hostile token may make as large as it likes."""
 
 INVITED_KIND, SETTLED_KIND = "challenge_invited", "challenge_settled"
 
@@ -88,8 +89,9 @@ def saved(challenge: ChallengeRow, moved: Iterable[Saved]) -> Measured:
         net = token.ins - token.outs
         total += net * ((token.lowest if net > 0 else token.highest) or 0)
         unpriced += token.unpriced
-    score = total * WHOLE // int(EXACT.scaleb(challenge.target, PRICE_PLACES))
-    amount = EXACT.scaleb(Decimal(total), -PRICE_PLACES).quantize(CENTS, ROUND_FLOOR, EXACT)
+    dollar = 10**PRICE_PLACES
+    score = total * WHOLE * 100 // (int(challenge.target * 100) * dollar)
+    amount = Decimal(total * 100 // dollar).scaleb(-2, ANY_SIZE)
     return Measured(_bounded(score), amount, unpriced)
 
 

@@ -212,7 +212,7 @@ GROUP BY p.challenge_id, p.user_address
 -- saved --
 -- Per token what went into savings and what came out: vaults, locks and accounts for savings or investments, and the
 -- buckets that kept a goal when somebody joined. An emergency withdrawal names no bucket: it takes what lay in these by
--- their own rows since the one before it.
+-- their own rows since the one before it. Prices are rounded so that what comes to a round figure is not just below it.
 WITH asked AS (
     SELECT p.challenge_id, p.user_address, p.buckets, greatest(c.starts_at, p.joined_at) AS since, c.ends_at AS until
     FROM unnest($1::uuid[], $2::text[]) AS k (challenge_id, user_address)
@@ -261,8 +261,8 @@ WITH asked AS (
 SELECT challenge_id, user_address,
        coalesce(sum(units) FILTER (WHERE sign > 0 AND usd IS NOT NULL), 0)::text AS ins,
        coalesce(sum(units) FILTER (WHERE sign < 0), 0)::text AS outs,
-       (min(div(usd * 1e48, amount)) FILTER (WHERE sign > 0))::text AS lowest,
-       max(div(usd * 1e48, amount))::text AS highest,
+       (min(div(usd * 1e140 + amount - 1, amount)) FILTER (WHERE sign > 0))::text AS lowest,
+       max(div(usd * 1e140, amount))::text AS highest,
        count(*) FILTER (WHERE sign > 0 AND usd IS NULL) AS unpriced
 FROM moved GROUP BY challenge_id, user_address, chain_id, token
 

@@ -12,14 +12,14 @@ import pytest
 from handlers.challenge_resources import Challenge
 from handlers.rules import challenges as rules
 from handlers.rules.challenges import days_of, measured, progress, state
-from store.challenge_scores import Saved, Spent, WinnerRow
+from store.challenge_scores import PRICE_PLACES, Saved, Spent, WinnerRow
 from store.challenges import ChallengeRow, Frozen, Measure, ParticipantRow
 from tests.factories import make_address
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 END = datetime(2026, 12, 1, tzinfo=UTC)
 UTC_ = Frozen("UTC", Decimal(300), ())
-DOLLAR = 10**42
+DOLLAR = 10 ** (PRICE_PLACES - 6)
 """The price of one base unit of a dollar token with 6 decimals."""
 
 
