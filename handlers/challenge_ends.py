@@ -188,10 +188,13 @@ async def _tell_some(deps: Deps, row: ChallengeRow, told: Told, users: Sequence[
     if not due:
         return []
     drafts = await _drafts(deps, tx, row, told, due, now=now)
-    if told == "settled":
-        drafts += await _notify(deps, tx, row, due, drafts, now=now)
+    inboxes = await _inboxes(tx, row, due, drafts, now=now) if told == "settled" else []
     await scores.set_told(tx, row.id, [part.user for part in due], LEVEL[told])
-    return await log.append(tx, counters, drafts, at=now)
+    await notifications.record(tx, [notice for inbox in inboxes for notice in inbox.kept])
+    frames = await log.append(tx, counters, drafts, at=now)
+    intents = [intent for inbox in inboxes for intent in inbox.intents]
+    await pushes.record(tx, intents, at=now, hold_s=deps.settings.push_hold_s)
+    return frames
 
 
 async def _drafts(
@@ -216,23 +219,19 @@ async def _drafts(
     return drafts
 
 
-async def _notify(
-    deps: Deps, tx: Tx, row: ChallengeRow, parts: Sequence[ParticipantRow], told: Sequence[Draft], *, now: datetime
-) -> list[Draft]:
-    """What goes into inboxes and, by what each wants, to phones."""
+async def _inboxes(
+    tx: Tx, row: ChallengeRow, parts: Sequence[ParticipantRow], drafts: list[Draft], *, now: datetime
+) -> list[Inbox]:
+    """What goes into inboxes and, by what each wants, to phones; `drafts` are what it is about, and grow by it."""
     users = [part.user for part in parts]
-    about = {draft.user: draft.event_id for draft in told}
+    about = {draft.user: draft.event_id for draft in drafts}
     allowed, unread = await notifications.allowed(tx, users), await notifications.unread(tx, users)
     inboxes = {user: Inbox(user, allowed[user], unread[user]) for user in users}
-    drafts: list[Draft] = []
     for part in parts:
         assert part.final_rank is not None  # settled
         notice = rules.settled_notice(part.user, row, part.final_rank, about=about[part.user], at=now)
         drafts += inboxes[part.user].add(notice, None)
-    await notifications.record(tx, [notice for inbox in inboxes.values() for notice in inbox.kept])
-    intents = [intent for inbox in inboxes.values() for intent in inbox.intents]
-    await pushes.record(tx, intents, at=now, hold_s=deps.settings.push_hold_s)
-    return drafts
+    return list(inboxes.values())
 
 
 async def _tell_last(deps: Deps, row: ChallengeRow, told: Told, tx: Tx) -> list[Frame]:

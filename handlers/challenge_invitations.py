@@ -8,15 +8,17 @@ from hashlib import sha256
 from secrets import token_urlsafe
 from uuid import UUID
 
+from config import keys
 from handlers.challenges import Change, Page, Shown, changing, joined, own, seen, unknown
 from handlers.deps import Deps
 from handlers.errors import Conflict, NotFound
 from handlers.rules import challenges as rules
 from handlers.rules.inbox import Inbox
+from handlers.rules.periods import iso
 from store import challenges as rows
 from store import friends, log, notifications, pushes
 from store.audit import Caller
-from store.challenges import ChallengeRow, Place
+from store.challenges import ChallengeRow, Member, Place
 from store.postgres import Tx, in_transaction
 from store.records import Address, Draft, Frame
 
@@ -45,26 +47,33 @@ async def invite(deps: Deps, user: Address, challenge: UUID, ids: Sequence[UUID]
         if not fresh:
             return []
         await change.note("challenge_invited", row, friendIds=[str(key) for key, who in still.items() if who in fresh])
-        return await log.append(tx, counters, await _tell(change, row, fresh), at=now)
+        inboxes, drafts = await _told(change, row, fresh)
+        await notifications.record(tx, [notice for inbox in inboxes for notice in inbox.kept])
+        frames = await log.append(tx, counters, drafts, at=now)
+        intents = [intent for inbox in inboxes for intent in inbox.intents]
+        await pushes.record(tx, intents, at=now, hold_s=deps.settings.push_hold_s)
+        return frames
 
     frames = await in_transaction(deps.pool, body)
     await deps.publisher.publish([(frame.user, frame.text) for frame in frames])
+    await deps.publisher.wake(keys.JOBS_WAKE)
 
 
-async def _tell(change: Change, row: ChallengeRow, users: Sequence[Address]) -> list[Draft]:
-    tx = change.tx
+async def _told(change: Change, row: ChallengeRow, users: Sequence[Address]) -> tuple[list[Inbox], list[Draft]]:
+    """What those who are invited are told: of the challenge, and of who invites them."""
+    tx, cdn = change.tx, change.deps.settings.cdn_url
     name = (await friends.profile(tx, change.user)).display_name
     allowed, unread = await notifications.allowed(tx, users), await notifications.unread(tx, users)
     inboxes = [Inbox(user, allowed[user], unread[user]) for user in sorted(users)]
-    drafts = [
-        draft
-        for inbox in inboxes
-        for draft in inbox.add(rules.invited_notice(inbox.user, row, name, at=change.now), None)
-    ]
-    await notifications.record(tx, [notice for inbox in inboxes for notice in inbox.kept])
-    intents = [intent for inbox in inboxes for intent in inbox.intents]
-    await pushes.record(tx, intents, at=change.now, hold_s=change.deps.settings.push_hold_s)
-    return drafts
+    drafts: list[Draft] = []
+    parts = await rows.parts(tx, [Member(row.id, user) for user in users])
+    for inbox in inboxes:
+        part = parts.get(Member(row.id, inbox.user))
+        shown = rules.resource(row, inbox.user, part, now=change.now, cdn_url=cdn)
+        told = rules.draft(inbox.user, shown, "invited", iso(change.now))
+        notice = rules.invited_notice(inbox.user, row, name, about=told.event_id, at=change.now)
+        drafts += [told, *inbox.add(notice, None)]
+    return inboxes, drafts
 
 
 def _check_open(row: ChallengeRow, change: Change) -> None:

@@ -207,9 +207,9 @@ class YieldUpdate(Durable):
 
 
 class ChallengeUpdate(Durable):
-    """A challenge that the user made, joined or left, that was cancelled, has ended, or is settled: as it is now.
+    """A challenge that the user made, joined or left or is invited to, that was cancelled, has ended, or is settled.
 
-    Phones are told when it is settled.
+    As it is now. Phones are told of invitations, and when it is settled.
     """
 
     name = "challenge_update"

@@ -245,12 +245,12 @@ def draft(user: Address, shown: Mapping[str, object], *cause: object) -> Draft:
     )
 
 
-def invited_notice(user: Address, row: ChallengeRow, inviter: str | None, *, at: datetime) -> Notice:
+def invited_notice(user: Address, row: ChallengeRow, inviter: str | None, *, about: str, at: datetime) -> Notice:
     """The inbox entry of somebody who was invited: by name alone."""
     name = inviter or SOMEONE
     return Notice(
         user=user,
-        event_id=event_id(INVITED_KIND, row.id, iso(at)),
+        event_id=about,
         kind=INVITED_KIND,
         title="Challenge",
         body=f"{name} invites you to “{row.name}”.",

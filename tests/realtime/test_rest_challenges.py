@@ -165,7 +165,7 @@ async def test_a_public_challenge_is_found_joined_and_left(
 
 
 async def test_a_friend_is_invited_told_and_may_join_as_long_as_both_are_friends(
-    me: Client, you: Client, anyone: Client, clock: FakeClock
+    me: Client, you: Client, clock: FakeClock, pool: Pool
 ) -> None:
     await named(me, "Me")
     mine, _ = await befriend(me, you)
@@ -176,7 +176,12 @@ async def test_a_friend_is_invited_told_and_may_join_as_long_as_both_are_friends
     assert [(await me.post(path, {"friendIds": [mine, mine]})).status for _ in range(2)] == [204, 204]
     assert await inbox(you) == [("challenge_invited", "Me invites you to “No coffee”.")]
     assert await listed(you, "invited") == [id_]
-    assert (await you.get(f"/v1/challenges/{id_}")).json["joined"] is False
+    shown = (await you.get(f"/v1/challenges/{id_}")).json
+    assert (await told(you), shown["joined"]) == ([shown], False)
+    pushes = await pool.fetch("SELECT user_address, facts FROM pushes WHERE kind = 'challenge_invited'")
+    assert [tuple(row) for row in pushes] == [
+        (you.address, {"name": "Me", "challenge": "No coffee", "challenge_id": id_})
+    ]
     # removed, and a friend again: the invitation was for a friend
     assert (await me.call("DELETE", f"/v1/friends/{mine}")).status == 204
     assert await listed(you, "invited") == []
