@@ -16,7 +16,7 @@ from config.chains import Chain
 from config.settings import Settings
 from handlers import budgets, challenge_scores, goals, investments, sharing, yields
 from handlers.chain_events import ChainEvent, DecodedBlock, SpentFromBucket, TokenTransfer, WalletEvent
-from handlers.committed import Committed, block_message, request_persistence
+from handlers.committed import Committed, block_message, request_evaluation_of_block, request_persistence
 from handlers.routes import dispatch
 from handlers.rules.book import Book
 from handlers.rules.categorize import Subject
@@ -138,6 +138,8 @@ async def apply(
     if rows:
         await request_persistence(tx, chain.id, ref)
         await challenge_scores.request_of_block(tx, chain.id, ref, users)
+    if users:
+        await request_evaluation_of_block(tx, chain.id, ref, generation=generation)
     message = block_message(
         chain.id, ref, block.parent_hash, time=block.time, kind="apply", transactions=rows, users=users
     )

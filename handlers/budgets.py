@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+from handlers.committed import request_evaluation
 from handlers.deps import Deps
 from handlers.errors import FieldError, Invalid, NotFound
 from handlers.events import BudgetUpdate
@@ -198,6 +199,8 @@ async def budget_changed(tx: Tx, user: Address, now: datetime) -> Draft:
 async def told(tx: Tx, user: Address, *cause: object, at: datetime) -> Draft:
     """`budget_update` with every budget of a user as it is now; `cause` makes its id."""
     purse = await _own(tx, user, at)
+    await budgets.keep_history(tx, user, at=at)
+    await request_evaluation(tx, [user])
     return Draft(
         user=user,
         event_id=event_id(BudgetUpdate.name, user, *cause),

@@ -14,6 +14,7 @@ from decimal import Decimal
 from config import keys
 from handlers import budgets, categories
 from handlers.challenge_scores import request_of_users
+from handlers.committed import request_evaluation
 from handlers.deps import Deps
 from handlers.errors import NotFound
 from handlers.events import TransactionCategorized, UnreadCount
@@ -125,6 +126,8 @@ async def _assign(deps: Deps, tx: Tx, user: Address, choices: Sequence[Choice]) 
     asked_for = [Wanted("quick", "index_block", {"chainId": chain_id, "hash": block}) for chain_id, block in moved]
     await outbox.request_each(tx, asked_for)
     await request_of_users(tx, [user] if moved else [])
+    if changed:
+        await request_evaluation(tx, [user])
     frames = await log.append(tx, counters, drafts, at=now)
     await pushes.record(tx, intents, at=now, hold_s=deps.settings.push_hold_s)
     return frames, changed

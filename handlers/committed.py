@@ -15,6 +15,9 @@ from store.outbox import Wanted
 from store.postgres import Tx
 from store.records import Address, BlockRef, Frame
 
+EVALUATE = "evaluate"
+"""Job that looks at achievements: of a user, or of everyone whom a block concerned."""
+
 
 @dataclass(frozen=True, slots=True)
 class Committed:
@@ -59,3 +62,14 @@ async def request_persistence(tx: Tx, chain_id: int, ref: BlockRef) -> None:
     """
     args = {"chainId": chain_id, "number": ref.number, "hash": ref.hash}
     await outbox.request_each(tx, [Wanted("quick", "persist_block", args), Wanted("quick", "index_block", args)])
+
+
+async def request_evaluation(tx: Tx, users: Iterable[Address]) -> None:
+    """Ask for the achievements of these users to be looked at once this transaction commits."""
+    await outbox.request_each(tx, [Wanted("quick", EVALUATE, {"user": user}) for user in sorted(users)])
+
+
+async def request_evaluation_of_block(tx: Tx, chain_id: int, ref: BlockRef, *, generation: int) -> None:
+    """Ask for the achievements of everyone whom a block concerned, when it came or when it went."""
+    args = {"chainId": chain_id, "hash": ref.hash, "generation": generation}
+    await outbox.request(tx, "quick", EVALUATE, args)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from handlers.challenge_resources import Challenge
 from handlers.resources import (
+    Achievement,
     Balance,
     Bucket,
     BudgetImpact,
@@ -191,6 +192,28 @@ class GoalMilestone(Durable):
     target_amount: str
 
 
+class AchievementUnlocked(Durable):
+    """An achievement is held from now on. `causes`: events that brought it about, as far as the log keeps them."""
+
+    name = "achievement_unlocked"
+    push = Push.IF_AWAY
+
+    achievement: Achievement
+    causes: list[str]
+
+
+class AchievementRevoked(Durable):
+    """An achievement is held no longer: a reorg, another category or a recount took its cause away.
+
+    `corrects` names what told of it; `causes` what took the cause. It may be unlocked again.
+    """
+
+    name = "achievement_revoked"
+
+    achievement: Achievement
+    causes: list[str]
+
+
 class YieldUpdate(Durable):
     """Positions that changed, or whose yield moved: as they are now. A closed one leaves the view.
 
@@ -288,6 +311,8 @@ CATALOGUE: tuple[type[Event], ...] = (
     BudgetAlert,
     GoalUpdate,
     GoalMilestone,
+    AchievementUnlocked,
+    AchievementRevoked,
     YieldUpdate,
     ChallengeUpdate,
     Resync,

@@ -13,6 +13,7 @@ from typing import Literal
 from uuid import UUID
 
 from config import keys
+from handlers.committed import request_evaluation
 from handlers.deps import Deps
 from handlers.errors import Conflict, Invalid, NotFound, RateLimited
 from handlers.rules import friends as shapes
@@ -219,6 +220,7 @@ async def befriend(change: Change, *, typed: bool) -> Shown:
     await rows.close_request(tx, other, user)
     await change.note("friend_accepted", friendId=str(mine.id))
     await change.tell(theirs, "friend_accepted")
+    await request_evaluation(tx, [user, other])
     return await shown(change, mine)
 
 

@@ -10,6 +10,7 @@ from hashlib import sha256
 from secrets import token_hex
 from typing import Any
 
+from handlers.committed import request_evaluation
 from handlers.deps import Deps
 from handlers.errors import Conflict, FieldError, Invalid, PreconditionFailed
 from handlers.goals import Shown, look_at, own
@@ -141,6 +142,7 @@ async def _changed(
         counters = await log.lock(tx, [user])
         now = deps.now()
         (goal,), frames = await look_at(deps, tx, counters, [await change(tx, now)], now=now)
+        await request_evaluation(tx, [user])
         return shown(goal, now), frames
 
     answer, frames = await in_transaction(deps.pool, body)

@@ -15,7 +15,7 @@ from config.chains import Chain
 from handlers import goals, sharing
 from handlers.chain_events import DecodedBlock, DelegateAdded, SpentFromBucket, WalletEvent
 from handlers.challenge_scores import request_of_users
-from handlers.committed import request_persistence
+from handlers.committed import request_evaluation, request_persistence
 from handlers.events import Resync
 from handlers.routes import dispatch
 from handlers.rules.book import Book
@@ -198,6 +198,7 @@ async def put_in_place(
     cause = f"{cursor.hash}:{now.isoformat()}"
     drafts += await goals.after_rebuild(tx, replay.chain, sorted(told), cause=cause, now=now)
     await request_of_users(tx, told)
+    await request_evaluation(tx, told)
     return await log.append(tx, counters, drafts, at=now), told
 
 

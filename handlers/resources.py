@@ -383,6 +383,37 @@ class Notification(Resource):
     read_at: Time | None
 
 
+class Achievement(Resource):
+    """An achievement that is, or was, held."""
+
+    code: str
+    title: str
+    description: str
+    tier: Literal["bronze", "silver", "gold", "platinum"]
+    unlocked_at: Time
+
+
+class AchievementProgress(Resource):
+    """How far an achievement is; `moreThan`: the target has to be exceeded. Amounts of unit usd are dollars."""
+
+    current: str
+    target: str
+    unit: Literal["times", "days", "weeks", "months", "usd"]
+    more_than: bool
+
+
+class AchievementStanding(Resource):
+    """An achievement of the table, locked or not."""
+
+    code: str
+    title: str
+    description: str
+    tier: Literal["bronze", "silver", "gold", "platinum"]
+    is_unlocked: bool
+    unlocked_at: Time | None
+    progress: AchievementProgress
+
+
 class Snapshot(Resource):
     """Everything a client shows, as of log position `seq`."""
 
@@ -393,4 +424,4 @@ class Snapshot(Resource):
     positions: list[Position]
     goals: list[Goal]
     unread_count: int
-    achievements: list[None]
+    achievements: list[Achievement]

@@ -13,7 +13,7 @@ import orjson
 from config.chains import Chain
 from handlers import budgets, challenge_scores, goals, sharing
 from handlers import yields as investments
-from handlers.committed import Committed, block_message, request_persistence
+from handlers.committed import Committed, block_message, request_evaluation_of_block, request_persistence
 from handlers.events import (
     BucketUpdate,
     BudgetAlert,
@@ -104,6 +104,8 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
     if block.transactions:
         await request_persistence(tx, chain.id, block.ref)
         await challenge_scores.request_of_block(tx, chain.id, block.ref, concerned)
+    if concerned:
+        await request_evaluation_of_block(tx, chain.id, block.ref, generation=block.generation - 1)
     message = block_message(
         chain.id,
         block.ref,

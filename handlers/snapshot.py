@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from handlers import budgets, goals, sharing
+from handlers import achievements, budgets, goals, sharing
 from handlers.deps import Deps
 from handlers.rules import wire
 from handlers.rules.prices import Prices
@@ -39,6 +39,7 @@ async def read(deps: Deps, user: Address) -> Snapshot:
         purse = (await budgets.load(tx, [user], at=now)).get(user)
         unread = (await notifications.unread(tx, [user]))[user]
         saved = await goals.listed(tx, user, at=now)
+        unlocked = await achievements.listed(tx, user)
         newest = Prices(await prices.latest(tx))
         buckets = await sharing.resources(tx, user, rows, chains=deps.chains, newest=newest)
         positions = await yields.positions_of(tx, [user])
@@ -50,6 +51,7 @@ async def read(deps: Deps, user: Address) -> Snapshot:
         prices=newest,
         budgets=purse.states(now) if purse else (),
         goals=saved,
+        achievements=unlocked,
         positions=positions,
         unread=unread,
     )

@@ -19,6 +19,7 @@ from config import settings as configuration
 from config.chains import ChainTableError, load_chains
 from config.settings import Settings, SettingsError, variable
 from handlers.deps import Deps
+from jobs.achievements import EVALUATE
 from jobs.categorize import CATEGORIZE, CATEGORIZE_AGAIN
 from jobs.challenges import MEASURE_CHALLENGES
 from jobs.documents import WRITE_EXPORT
@@ -47,6 +48,7 @@ log = structlog.get_logger(__name__)
 JOBS = (
     PERSIST_BLOCK,
     *(INDEX_BLOCK, INDEX_ROWS, INDEX_MANY),
+    EVALUATE,
     EMBED_TEXTS,
     *(CATEGORIZE, CATEGORIZE_AGAIN),
     MEASURE_CHALLENGES,

@@ -18,7 +18,7 @@ from arq.cron import CronJob, cron
 from arq.typing import WorkerCoroutine
 
 from config import keys, metrics
-from handlers import budgets, earnings, goals, month_profiles, reconciliation
+from handlers import achievements, budgets, earnings, goals, month_profiles, reconciliation
 from jobs import challenges, digests, documents, email, push, standings
 from jobs.images import sweep_uploads
 from jobs.job import Tools
@@ -38,6 +38,8 @@ PROFILES_AT_ONCE = 100
 """Users whose months are read by one query: half a year of each."""
 DAYS_AT_ONCE = 200
 """Users whose goals are looked at for a new day between two looks at the clock."""
+CLOSED_AT_ONCE = 200
+"""Users whose achievements are looked at for a day that ended between two looks at the clock."""
 EVENINGS_AT_ONCE = 200
 """Users whose day's yield is computed by one round of queries."""
 PRUNE_BATCH = 2000
@@ -75,6 +77,11 @@ async def learn_months(tools: Tools) -> int:
 async def begin_days(tools: Tools) -> int:
     """Look at goals whose user's day has ended: the days that are left, and what prices have made of them."""
     return await _batches(lambda: goals.begin_days(tools.deps, limit=DAYS_AT_ONCE))
+
+
+async def close_days(tools: Tools) -> int:
+    """Look at the achievements of users whose day has ended, and with it perhaps a month: within a minute."""
+    return await _batches(lambda: achievements.close_days(tools.deps, limit=CLOSED_AT_ONCE))
 
 
 async def tell_evenings(tools: Tools) -> int:
@@ -136,6 +143,7 @@ SCHEDULE = (
     Periodic("begin_months", "quick", begin_months, timeout_s=20, seconds=frozenset({0, 20, 40})),
     Periodic("learn_months", "slow", learn_months, timeout_s=20, minutes=frozenset(range(1, 60, 5))),
     Periodic("begin_days", "quick", begin_days, timeout_s=20, seconds=frozenset({10, 30, 50})),
+    Periodic("close_days", "quick", close_days, timeout_s=20, seconds=frozenset({15, 35, 55})),
     Periodic("tell_evenings", "quick", tell_evenings, timeout_s=20, seconds=frozenset({5, 25, 45})),
     Periodic("measure_days", "quick", challenges.measure_days, timeout_s=20, seconds=frozenset({12, 32, 52})),
     Periodic("end_challenges", "quick", challenges.end, timeout_s=20, seconds=frozenset(range(3, 60, 10))),

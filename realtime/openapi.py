@@ -37,7 +37,7 @@ TAGS = {
     "media": "Icons and pictures; public, since their names tell nothing.",
     "budgets": "Buckets and what they hold.",
     "accounts": "Spending, investment and savings accounts.",
-    "goals": "Savings goals, and the savings as a whole.",
+    "goals": "Savings goals, the savings as a whole, and achievements.",
     "analytics": "What a user's history says; every answer names the blocks up to which it is complete.",
     "v1": "What the first front end calls: its paths in any case, its shapes, `{success, data | error}`.",
     "notifications": "The inbox, what is wanted where, and the devices that are told by push.",

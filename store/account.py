@@ -22,6 +22,7 @@ SECTIONS: Sequence[str] = (
     "account",
     "position",
     "goal",
+    "achievement",
     "friend",
     "friend_request",
     "friend_invitation",

@@ -219,6 +219,11 @@ async def months_over(conn: Tx | Pool, now: datetime, *, limit: int) -> list[Add
     return [row["address"] for row in await conn.fetch(SQL["months_over"], now, limit)]
 
 
+async def keep_history(tx: Tx, user: Address, *, at: datetime) -> None:
+    """Keep how the user's budgets stand from now on: a month is judged by those that stood at its end."""
+    await tx.execute(SQL["keep_history"], user, at)
+
+
 async def tell_month(tx: Tx, user: Address, now: datetime) -> bool:
     """Note that the user is told of the month that it now is; False when that was done already."""
     return bool(await tx.fetchval(SQL["tell_month"], user, now))

@@ -234,6 +234,7 @@ def snapshot(
     budgets: Sequence[Mapping[str, object]] = (),
     goals: Sequence[Mapping[str, object]] = (),
     positions: Iterable[Position] = (),
+    achievements: Sequence[Mapping[str, object]] = (),
     unread: int = 0,
 ) -> dict[str, object]:
     """Everything a client shows, as of log position `seq`, at the newest `prices`.
@@ -257,5 +258,5 @@ def snapshot(
         ],
         "goals": list(goals),
         "unreadCount": unread,
-        "achievements": [],
+        "achievements": list(achievements),
     }

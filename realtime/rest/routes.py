@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from realtime.rest import (
     accounts,
+    achievements,
     ai,
     analytics,
     auth,
@@ -46,6 +47,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *portfolio.ROUTES,
     *categories.ROUTES,
     *goals.ROUTES,
+    *achievements.ROUTES,
     *friends.ROUTES,
     *challenges.ROUTES,
     *leaderboards.ROUTES,

@@ -68,6 +68,12 @@ SELECT goal_id AS key, json_build_object(
     'isActive', is_active)::text AS body
 FROM savings_goals WHERE user_address = $1 AND goal_id > $2 ORDER BY goal_id LIMIT $3
 
+-- achievement --
+SELECT concat_ws('|', code, round) AS key, json_build_object(
+    'code', code, 'unlockedAt', unlocked_at, 'revokedAt', revoked_at)::text AS body
+FROM achievements WHERE user_address = $1 AND concat_ws('|', code, round) > $2
+ORDER BY concat_ws('|', code, round) LIMIT $3
+
 -- friend --
 -- An address only where the user typed it; of those who are blocked, the name that they had then.
 SELECT f.id::text AS key, json_build_object(

@@ -122,3 +122,20 @@ UPDATE users AS u SET budget_month = date_trunc('month', $2::timestamptz AT TIME
 WHERE u.address = $1
     AND u.budget_month IS DISTINCT FROM date_trunc('month', $2::timestamptz AT TIME ZONE u.time_zone)::date
 RETURNING true
+
+-- keep_history --
+-- How the user's budgets stand in this transaction, unless that is how they stood; the last word of an instant counts.
+WITH stand AS (
+    SELECT u.address, u.monthly_budget AS total, coalesce((
+        SELECT jsonb_object_agg(c.category_id, c.monthly_budget::text) FROM user_categories AS c
+        JOIN categories AS k ON k.id = c.category_id AND k.is_active
+        WHERE c.user_address = u.address AND c.monthly_budget IS NOT NULL), '{}') AS by_category
+    FROM users AS u WHERE u.address = $1
+)
+INSERT INTO budget_history (user_address, since, total, by_category)
+SELECT s.address, $2, s.total, s.by_category FROM stand AS s
+LEFT JOIN LATERAL (
+    SELECT h.total, h.by_category FROM budget_history AS h WHERE h.user_address = s.address ORDER BY since DESC LIMIT 1
+) AS h ON true
+WHERE (s.total, s.by_category) IS DISTINCT FROM (h.total, coalesce(h.by_category, '{}'))
+ON CONFLICT (user_address, since) DO UPDATE SET total = excluded.total, by_category = excluded.by_category

@@ -30,6 +30,8 @@ def apply(view: Mapping[str, Any], event: str, payload: Mapping[str, Any]) -> Js
             after = {**view, "budgets": payload["budgets"]}
         case "goal_update":
             after = {**view, "goals": _with_goal(view.get("goals", ()), payload["goal"])}
+        case "achievement_unlocked" | "achievement_revoked":
+            after = {**view, "achievements": _with_achievement(view.get("achievements", ()), event, payload)}
         case "category_updated":
             after = {**view, "goals": [_renamed(goal, payload["category"]) for goal in view.get("goals", ())]}
         case "notification" | "unread_count":
@@ -64,6 +66,7 @@ def normal(view: Mapping[str, Any]) -> Json:
         "positions": sorted(view.get("positions", ()), key=lambda position: str(position["positionId"])),
         "buckets": sorted(buckets, key=lambda bucket: str(bucket["id"])),
         "goals": sorted(view.get("goals", ()), key=lambda goal: str(goal["goalId"])),
+        "achievements": sorted(view.get("achievements", ()), key=lambda one: str(one["code"])),
     }
 
 
@@ -114,6 +117,12 @@ def _with_impacts(budgets: Iterable[Mapping[str, Any]], impacts: Iterable[Mappin
         if known is not None and known["periodStart"] == impact["periodStart"]:
             known |= {key: impact[key] for key in known.keys() & impact.keys()} | {"spent": impact["spentAfter"]}
     return list(after.values())
+
+
+def _with_achievement(held: Iterable[Mapping[str, Any]], event: str, payload: Mapping[str, Any]) -> list[Any]:
+    """Achievements after one of them was unlocked or taken back."""
+    others = [one for one in held if one["code"] != payload["achievement"]["code"]]
+    return [*others, payload["achievement"]] if event == "achievement_unlocked" else others
 
 
 def _with_goal(goals: Iterable[Mapping[str, Any]], goal: Mapping[str, Any]) -> list[Any]:
