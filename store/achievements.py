@@ -72,7 +72,7 @@ class BudgetsRow:
 
 @dataclass(frozen=True, slots=True)
 class PointRow:
-    """A position after a block; `paid` dollars came in by that block, as `event_id` told (None: nothing, or no price)."""
+    """A position after a block, by which `paid` dollars came in, as `event_id` told (None: nothing, or no price)."""
 
     chain_id: int
     position_id: str

@@ -32,7 +32,7 @@ HALF = Decimal("0.5")
 
 @dataclass(frozen=True, slots=True)
 class Invested:
-    """The most that was invested at once: dollars paid in and not taken out, and the event that made it more than a sum."""
+    """What was invested over time: dollars paid in and not taken out again."""
 
     steps: Sequence[tuple[Decimal, str | None]]
     """After each block that changed a position: dollars invested then, and the event that told of it."""
