@@ -307,20 +307,6 @@ class Position(Resource):
     last_updated_at: Time
 
 
-class Account(Resource):
-    """One of the three accounts of a user on a chain; without a name of its own it is shown by its type.
-
-    Spending holds what lies at the own address and in budget wallets, investment what its positions are worth.
-    """
-
-    id: Annotated[str, Field(description="`eip155:<chainId>:<address>:<accountType>`.")]
-    chain_id: int
-    account_type: Literal["spending", "investment", "savings"]
-    account_name: str | None
-    is_active: bool
-    balances: list[Amount]
-
-
 class Transaction(Resource):
     """One row of a user's ledger; `n` of its id is the log's position within its transaction."""
 
@@ -383,35 +369,17 @@ class Notification(Resource):
     read_at: Time | None
 
 
+Tier = Literal["bronze", "silver", "gold", "platinum"]
+
+
 class Achievement(Resource):
     """An achievement that is, or was, held."""
 
     code: str
     title: str
     description: str
-    tier: Literal["bronze", "silver", "gold", "platinum"]
+    tier: Tier
     unlocked_at: Time
-
-
-class AchievementProgress(Resource):
-    """How far an achievement is; `moreThan`: the target has to be exceeded. Amounts of unit usd are dollars."""
-
-    current: str
-    target: str
-    unit: Literal["times", "days", "weeks", "months", "usd"]
-    more_than: bool
-
-
-class AchievementStanding(Resource):
-    """An achievement of the table, locked or not."""
-
-    code: str
-    title: str
-    description: str
-    tier: Literal["bronze", "silver", "gold", "platinum"]
-    is_unlocked: bool
-    unlocked_at: Time | None
-    progress: AchievementProgress
 
 
 class Snapshot(Resource):

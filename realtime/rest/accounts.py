@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictBool
 
 from handlers import accounts
 from handlers.accounts import AccountChanges
 from handlers.errors import NotFound, PreconditionFailed
-from handlers.resources import Account
+from handlers.resources import Amount, Resource
 from handlers.rules.accounts import Place, account_id, account_of
 from handlers.rules.texts import plain
 from realtime.rest import shapes
@@ -28,6 +28,20 @@ def _name(text: str) -> str:
     if not shown or len(shown) > NAME_MAX:
         raise ValueError(f"should have something to show, and at most {NAME_MAX} characters")
     return shown
+
+
+class Account(Resource):
+    """One of the three accounts of a user on a chain; without a name of its own it is shown by its type.
+
+    Spending holds what lies at the own address and in budget wallets, investment what its positions are worth.
+    """
+
+    id: Annotated[str, Field(description="`eip155:<chainId>:<address>:<accountType>`.")]
+    chain_id: int
+    account_type: Literal["spending", "investment", "savings"]
+    account_name: str | None
+    is_active: bool
+    balances: list[Amount]
 
 
 class Accounts(shapes.Listed):

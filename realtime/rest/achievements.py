@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from handlers import achievements
-from handlers.resources import AchievementStanding
+from handlers.resources import Resource, Tier, Time
 from realtime.rest import shapes
 from realtime.rest.api import endpoint
 from realtime.rest.call import Call
+
+
+class AchievementProgress(Resource):
+    """How far an achievement is; `moreThan`: the target has to be exceeded. Amounts of unit usd are dollars."""
+
+    current: str
+    target: str
+    unit: Literal["times", "days", "weeks", "months", "usd"]
+    more_than: bool
+
+
+class AchievementStanding(Resource):
+    """An achievement of the table, locked or not."""
+
+    code: str
+    title: str
+    description: str
+    tier: Tier
+    is_unlocked: bool
+    unlocked_at: Time | None
+    progress: AchievementProgress
 
 
 class Achievements(shapes.Listed):
