@@ -131,7 +131,7 @@ async def _unlock(tx: Tx, rule: Rule, record: Record, inbox: Inbox, *, round_: i
     user = inbox.user
     causes = await _causes(tx, user, rule, record)
     key = event_id(AchievementUnlocked.name, user, rule.code, round_)
-    told = inbox.add(_notice(user, rule, key, at=at), None)
+    told = inbox.add(_notice(user, rule, key, at=at), None) if rule.is_announced else []
     row = HeldRow(rule.code, round_, key, bool(told), tuple(causes), at)
     await rows.unlock(tx, user, row)
     body = {"achievement": rules.resource(rule.code, at), "causes": causes}

@@ -138,7 +138,7 @@ async def apply(
     if rows:
         await request_persistence(tx, chain.id, ref)
         await challenge_scores.request_of_block(tx, chain.id, ref, users)
-    if users:
+    if frames:
         await request_evaluation_of_block(tx, chain.id, ref, generation=generation)
     message = block_message(
         chain.id, ref, block.parent_hash, time=block.time, kind="apply", transactions=rows, users=users

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from handlers.committed import request_evaluation
 from handlers.deps import Deps
 from handlers.errors import NotFound
 from handlers.rules.periods import iso
 from store import devices
 from store.devices import DeviceRow, Registration
-from store.postgres import Tx, in_transaction
+from store.postgres import in_transaction
 from store.records import Address
 from store.sealed import KeyRing
 
@@ -18,12 +17,8 @@ from store.sealed import KeyRing
 async def register(deps: Deps, user: Address, device: Registration) -> dict[str, object]:
     """Register a device, or bring it up to date when its token is known."""
     ring = KeyRing.of(deps.settings)
-
-    async def body(tx: Tx) -> DeviceRow:
-        await request_evaluation(tx, [user])
-        return await devices.register(tx, ring, user, device, at=deps.now())
-
-    return _resource(await in_transaction(deps.pool, body))
+    row = await in_transaction(deps.pool, lambda tx: devices.register(tx, ring, user, device, at=deps.now()))
+    return _resource(row)
 
 
 async def listed(deps: Deps, user: Address) -> list[dict[str, object]]:

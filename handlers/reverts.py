@@ -104,7 +104,7 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
     if block.transactions:
         await request_persistence(tx, chain.id, block.ref)
         await challenge_scores.request_of_block(tx, chain.id, block.ref, concerned)
-    if concerned:
+    if frames:
         await request_evaluation_of_block(tx, chain.id, block.ref, generation=block.generation - 1)
     message = block_message(
         chain.id,

@@ -16,7 +16,7 @@ from store.statements import load
 
 SQL = load("achievements")
 
-Counted = Literal["deposits", "deposited", "spends", "delegated", "investments", "locks"]
+Counted = Literal["deposited", "spends", "delegated", "investments", "locks"]
 """Kinds of ledger rows that are counted, or whose dollars are (`deposited`)."""
 
 
@@ -32,7 +32,6 @@ class PersonRow:
     goals_reached: int
     sorted: int
     friends: int
-    devices: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,6 @@ class DayRow:
     day: date
     spends: int
     delegated: int
-    deposits: int
     deposited: Decimal
     investments: int
     locks: int
@@ -220,10 +218,16 @@ async def _by_user(conn: Tx | Pool, name: str, users: Sequence[Address], read: A
 
 
 def _day(row: asyncpg.Record) -> DayRow:
-    _, day, spends, delegated, deposits, deposited, investments, locks, savings, chains = row.values()
     return DayRow(
-        day, spends, delegated, deposits, deposited, investments, locks, savings, frozenset(chains)
-    )  # fmt: skip
+        row["day"],
+        row["spends"],
+        row["delegated"],
+        row["deposited"],
+        row["investments"],
+        row["locks"],
+        row["savings"],
+        frozenset(row["chains"]),
+    )
 
 
 def _month(row: asyncpg.Record) -> MonthRow:

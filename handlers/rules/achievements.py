@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -19,6 +19,7 @@ from handlers.rules.goals import day_of
 from handlers.rules.money import dollars
 from handlers.rules.periods import iso
 from handlers.rules.prices import EXACT
+from handlers.rules.trends import midnight
 from store.achievements import BudgetsRow, Counted, DayRow, Facts, MonthRow, PointRow
 
 Tier = Literal["bronze", "silver", "gold", "platinum"]
@@ -116,6 +117,11 @@ class Rule:
     cause: Cause = Cause()
     more_than: bool = False
     kept: bool = False
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether inbox and phones are told: bronze is shown where it happens, and disturbs nobody."""
+        return self.tier != "bronze"
 
     def is_met(self, record: Record) -> bool:
         """Whether these facts unlock it."""
@@ -246,19 +252,6 @@ def _savings(day: DayRow) -> int:
 GOAL, INVESTED, MONTH = Cause("goal"), Cause("invested"), Cause("month")
 
 RULES: tuple[Rule, ...] = (
-    # Beginning: one of each, so that a new user meets every part of the product.
-    Rule("FIRST_DEPOSIT", "First deposit", "Put money into your wallet.", "bronze", "times", Decimal(1),
-         lambda r: r.total(lambda day: day.deposits), _counted("deposits")),
-    Rule("FIRST_BUCKET", "First bucket", "Make a bucket to spend from.", "bronze", "times", Decimal(1),
-         lambda r: r.facts.person.buckets),
-    Rule("FIRST_SPEND", "First payment", "Pay from a bucket.", "bronze", "times", Decimal(1),
-         lambda r: r.total(_spends), _counted("spends")),
-    Rule("BUDGET_SET", "Planner", "Set a monthly budget.", "bronze", "times", Decimal(1),
-         lambda r: len(r.facts.budgets), kept=True),
-    Rule("FIRST_GOAL", "Aiming", "Set a savings goal.", "bronze", "times", Decimal(1),
-         lambda r: r.facts.person.goals, kept=True),
-    Rule("FIRST_INVESTMENT", "Investor", "Make your first investment.", "bronze", "times", Decimal(1),
-         lambda r: r.total(lambda day: day.investments), _counted("investments")),
     # Spending. A hundred payments are about three months of one a day; five buckets are the usual envelopes.
     Rule("SPENDER_100", "Regular", "Make 100 payments.", "silver", "times", Decimal(100),
          lambda r: r.total(_spends), _counted("spends")),
@@ -266,7 +259,7 @@ RULES: tuple[Rule, ...] = (
          lambda r: r.facts.person.buckets),
     Rule("SHARED_SPEND", "Shared money", "Have a delegate pay from a bucket of yours.", "bronze", "times", Decimal(1),
          lambda r: r.total(lambda day: day.delegated), _counted("delegated")),
-    Rule("DEPOSITED_1K", "Four figures", "Deposit more than 1,000 USD in all.", "silver", "usd", Decimal(1000),
+    Rule("DEPOSITED_10K", "Five figures", "Deposit more than 10,000 USD in all.", "gold", "usd", Decimal(10_000),
          lambda r: r.deposited, _counted("deposited"), more_than=True),
     Rule("TWO_CHAINS", "Traveller", "Use two chains.", "silver", "times", Decimal(2), lambda r: r.chains),
     # Budgets: judged when a month is over, never before.
@@ -286,11 +279,15 @@ RULES: tuple[Rule, ...] = (
     Rule("ACTIVE_STREAK_8", "Keeping at it", "Move money eight weeks in a row.", "silver", "weeks", Decimal(8),
          lambda r: longest_run(_weeks(r.days(_any_row)))),
     # Saving.
+    Rule("FIRST_GOAL", "Aiming", "Set a savings goal.", "bronze", "times", Decimal(1),
+         lambda r: r.facts.person.goals, kept=True),
     Rule("GOAL_REACHED", "Goal!", "Reach a savings goal.", "silver", "times", Decimal(1),
          lambda r: r.facts.person.goals_reached, GOAL),
     Rule("GOALS_5", "Marksman", "Reach five savings goals.", "gold", "times", Decimal(5),
          lambda r: r.facts.person.goals_reached, GOAL),
     # Investing. What was paid in counts, not what it is worth: a price unlocks nothing and takes nothing back.
+    Rule("FIRST_INVESTMENT", "Investor", "Make your first investment.", "bronze", "times", Decimal(1),
+         lambda r: r.total(lambda day: day.investments), _counted("investments")),
     Rule("INVESTOR_1K", "A thousand at work", "Have more than 1,000 USD invested.", "silver", "usd", Decimal(1000),
          lambda r: r.invested.most, INVESTED, more_than=True),
     Rule("INVESTOR_10K", "Ten thousand at work", "Have more than 10,000 USD invested.", "gold", "usd", Decimal(10_000),
@@ -306,8 +303,6 @@ RULES: tuple[Rule, ...] = (
          lambda r: r.facts.person.sorted, kept=True),
     Rule("FIRST_FRIEND", "Company", "Make a friend.", "bronze", "times", Decimal(1),
          lambda r: r.facts.person.friends, kept=True),
-    Rule("ON_THE_PHONE", "In your pocket", "Register a device for notifications.", "bronze", "times", Decimal(1),
-         lambda r: r.facts.person.devices, kept=True),
     Rule("MONTH_WITH_US", "A month together", "Be here for 30 days.", "bronze", "days", Decimal(30),
          lambda r: (r.today - day_of(r.facts.person.opened_at, r.facts.person.time_zone)).days, kept=True),
     Rule("YEAR_WITH_US", "A year together", "Be here for 365 days.", "gold", "days", Decimal(365),
@@ -339,9 +334,7 @@ def difference(record: Record, held: Iterable[str]) -> Difference:
 
 def next_look(now: datetime, zone: str) -> datetime:
     """When the user's day ends (UTC)."""
-    tomorrow = day_of(now, zone) + DAY
-    midnight = datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=ZoneInfo(zone))
-    return max(midnight.astimezone(UTC), now + timedelta(minutes=1))
+    return midnight(day_of(now, zone) + DAY, ZoneInfo(zone))
 
 
 def resource(code: str, unlocked_at: datetime) -> dict[str, object]:

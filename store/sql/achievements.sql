@@ -18,8 +18,7 @@ SELECT u.address AS user_address, u.time_zone, c.opened_at,
            AS goals_reached,
        (SELECT count(*) FROM transaction_categories AS t WHERE t.user_address = u.address AND t.is_manual_override)
            AS sorted,
-       (SELECT count(*) FROM friends AS f WHERE f.user_address = u.address AND f.state = 'friends') AS friends,
-       (SELECT count(*) FROM devices AS d WHERE d.user_address = u.address) AS devices
+       (SELECT count(*) FROM friends AS f WHERE f.user_address = u.address AND f.state = 'friends') AS friends
 FROM users AS u JOIN user_counters AS c ON c.user_address = u.address AND c.opened_at IS NOT NULL
 WHERE u.address = ANY ($1::text[])
 
@@ -29,7 +28,6 @@ WHERE u.address = ANY ($1::text[])
 SELECT t.user_address, (t.block_time AT TIME ZONE u.time_zone)::date AS day,
        count(*) FILTER (WHERE t.type = 'spend') AS spends,
        count(*) FILTER (WHERE t.type = 'spend' AND t.spender <> t.user_address) AS delegated,
-       count(*) FILTER (WHERE t.type = 'deposit') AS deposits,
        coalesce(sum(t.usd) FILTER (WHERE t.type = 'deposit'), 0) AS deposited,
        count(*) FILTER (WHERE t.type IN ('vault_deposit', 'yield_lock')
            OR (t.type = 'account_operation' AND t.account_type = 'investment' AND t.direction = 'in')) AS investments,
@@ -101,7 +99,6 @@ SELECT event_id FROM (
                OVER (ORDER BY t.block_time, t.id) AS so_far, t.block_time, t.id
     FROM transactions AS t
     WHERE t.user_address = $1 AND t.canonical AND t.role = 'owner' AND CASE $2
-        WHEN 'deposits' THEN t.type = 'deposit'
         WHEN 'deposited' THEN t.type = 'deposit'
         WHEN 'spends' THEN t.type = 'spend'
         WHEN 'delegated' THEN t.type = 'spend' AND t.spender <> t.user_address
