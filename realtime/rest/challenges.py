@@ -219,7 +219,7 @@ async def join_challenge(call: Call, *, id: ChallengeId) -> Mapping[str, object]
     """Take part in a public challenge, or in a private one that a friend invites you to.
 
     What counts begins now. Your zone, budget and the buckets of your goals are taken as they are now; whoever left and
-    joins again is who they were.
+    joins again is who they were. Everyone who takes part sees your name, picture and progress.
     """
     return await challenges.join(call.deps, call.me.user, _id(id), caller=call.caller)
 

@@ -101,6 +101,38 @@ SELECT concat_ws('|', month, category_id) AS key, json_build_object(
 FROM comparison_releases WHERE user_address = $1 AND concat_ws('|', month, category_id) > $2
 ORDER BY concat_ws('|', month, category_id) LIMIT $3
 
+-- challenge --
+-- Those that the user made, or takes part in, or did.
+SELECT c.id::text AS key, json_build_object(
+    'id', c.id, 'isCreator', coalesce(c.creator = $1, false), 'name', c.name, 'description', c.description,
+    'measure', c.measure, 'visibility', c.visibility, 'target', c.target::text, 'startsAt', c.starts_at,
+    'endsAt', c.ends_at, 'cancelledAt', c.cancelled_at, 'settledAt', c.settled_at, 'createdAt', c.created_at)::text AS body
+FROM challenges AS c
+WHERE c.id IN (SELECT id FROM challenges WHERE creator = $1
+               UNION SELECT challenge_id FROM challenge_participants WHERE user_address = $1)
+    AND c.id::text > $2
+ORDER BY c.id::text LIMIT $3
+
+-- challenge_part --
+-- Of the others nothing: neither who they are nor how far.
+SELECT challenge_id::text AS key, json_build_object(
+    'challengeId', challenge_id, 'joinedAt', joined_at, 'leftAt', left_at, 'timeZone', time_zone,
+    'monthlyBudget', monthly_budget::text, 'buckets', buckets, 'score', score, 'amount', amount::text,
+    'unpriced', unpriced, 'measuredAt', measured_at, 'finalRank', final_rank)::text AS body
+FROM challenge_participants WHERE user_address = $1 AND challenge_id::text > $2 ORDER BY challenge_id::text LIMIT $3
+
+-- challenge_invite --
+-- Invitations that the user was sent.
+SELECT challenge_id::text AS key, json_build_object(
+    'challengeId', challenge_id, 'invitedAt', invited_at, 'declinedAt', declined_at)::text AS body
+FROM challenge_invites WHERE user_address = $1 AND challenge_id::text > $2 ORDER BY challenge_id::text LIMIT $3
+
+-- challenge_link --
+SELECT id::text AS key, json_build_object(
+    'id', id, 'challengeId', challenge_id, 'usesLeft', uses_left, 'expiresAt', expires_at,
+    'createdAt', created_at)::text AS body
+FROM challenge_links WHERE inviter = $1 AND id::text > $2 ORDER BY id::text LIMIT $3
+
 -- memo --
 SELECT concat_ws('|', chain_id, tx_hash, n) AS key, memo AS sealed, json_build_object(
     'chainId', chain_id, 'txHash', tx_hash, 'n', n, 'createdAt', created_at, 'updatedAt', updated_at)::text AS body

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from yarl import URL
 
 from handlers import documents
 from handlers.deps import Deps
+from handlers.rules.periods import iso
 from jobs.documents import prune
 from jobs.job import Tools
 from store.clickhouse import Analytics
@@ -193,6 +195,27 @@ async def test_a_copy_names_friends_as_they_are_shown(me: Client, anyone: Client
     found = {line["kind"]: line["data"] for line in map(orjson.loads, body.splitlines())}
     assert (found["friend"]["displayName"], found["friend"]["status"]) == ("Friend", "blocked")
     assert b"Later" not in body
+
+
+async def test_a_copy_has_challenges_and_nothing_of_who_else_is_in_them(me: Client, anyone: Client, deps: Deps) -> None:
+    other = await anyone.signed_in()
+    await other.call("PATCH", "/v1/me", json={"displayName": "Rival"})
+    ends = iso(deps.now() + timedelta(days=9))
+    wanted = {"name": "No coffee", "measure": "no_spend_days", "visibility": "public", "endsAt": ends}
+    theirs = (await other.post("/v1/challenges", wanted)).json["id"]
+    await me.post(f"/v1/challenges/{theirs}/join")
+    mine = (await me.post("/v1/challenges", wanted | {"join": False})).json["id"]
+    token = (await me.post(f"/v1/challenges/{mine}/links", {})).json["token"]
+    _, body = await finished(me, deps, await begun(me, "/v1/me/export"))
+    found: dict[str, list[Any]] = {}
+    for line in map(orjson.loads, body.splitlines()):
+        found.setdefault(line["kind"], []).append(line["data"])
+    assert {each["id"]: each["isCreator"] for each in found["challenge"]} == {mine: True, theirs: False}
+    assert [(each["challengeId"], each["score"]) for each in found["challenge_part"]] == [(theirs, 0)]
+    assert [each["challengeId"] for each in found["challenge_link"]] == [mine]
+    assert other.address.encode() not in body
+    assert b"Rival" not in body
+    assert token.encode() not in body
 
 
 async def test_a_report_counts_what_budgets_count_in_the_users_own_month(me: Client, pool: Pool, deps: Deps) -> None:
