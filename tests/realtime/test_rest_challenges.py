@@ -273,6 +273,22 @@ async def test_without_a_budget_nobody_joins_a_challenge_that_measures_it(
     assert (await join(you, id_)).json["myProgress"] == "1"
 
 
+async def test_who_leaves_and_joins_again_is_measured_as_before(
+    me: Client, you: Client, clock: FakeClock, pool: Pool
+) -> None:
+    id_ = (await made(me, clock, measure="budget_kept", visibility="public", join=False))["id"]
+    frozen = "SELECT joined_at, time_zone, monthly_budget, participant_id FROM challenge_participants"
+    await you.call("PUT", "/v1/budgets", json={"scope": "total", "monthlyBudget": "300"})
+    await join(you, id_)
+    before = await pool.fetch(frozen)
+    assert (await you.post(f"/v1/challenges/{id_}/leave")).status == 204
+    clock.pass_(60)
+    await you.call("PUT", "/v1/budgets", json={"scope": "total", "monthlyBudget": "90000"})
+    await you.call("PATCH", "/v1/me", json={"timeZone": "Asia/Tokyo"})
+    assert (await join(you, id_)).status == 200
+    assert await pool.fetch(frozen) == before
+
+
 async def test_only_before_it_begins_it_is_changed_and_called_off_and_only_by_who_made_it(
     me: Client, you: Client, clock: FakeClock
 ) -> None:
