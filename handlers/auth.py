@@ -15,11 +15,10 @@ from typing import Protocol
 from uuid import UUID
 
 from config import keys, metrics
-from handlers.committed import request_evaluation
 from handlers.deps import Deps
 from handlers.errors import Conflict, NotFound, TokenExpired, Unauthenticated, Unavailable
 from handlers.rules.sign_in import Policy, Refusal, SignInMessage, refusal
-from store import audit, log, sessions
+from store import achievements, audit, log, sessions
 from store.audit import Action, AuditEntry, Caller
 from store.postgres import Pool, Tx, in_transaction
 from store.records import Address
@@ -164,7 +163,7 @@ async def _begin(deps: Deps, message: SignInMessage, caller: Caller, now: dateti
     await audit.record(
         tx, AuditEntry(user, "sign_in", caller, now, {"sessionId": session_id, "chainId": message.chain_id})
     )
-    await request_evaluation(tx, [user])
+    await achievements.begin(tx, user, at=now)
     return await _issue(deps, tx, user, session_id, now)
 
 

@@ -204,6 +204,11 @@ async def due(conn: Tx | Pool, now: datetime, *, limit: int) -> list[Address]:
     return [row["user_address"] for row in await conn.fetch(SQL["due"], now, limit)]
 
 
+async def begin(tx: Tx, user: Address, *, at: datetime) -> None:
+    """Look at a user from their first sign-in on: what they did before is found at the next look at the clock."""
+    await tx.execute(SQL["begin"], user, at)
+
+
 async def look_again(conn: Tx | Pool, moments: Mapping[Address, datetime]) -> None:
     """Say when users are looked at next, whatever happens until then."""
     if moments:

@@ -133,6 +133,9 @@ ORDER BY seq DESC LIMIT 1
 -- due --
 SELECT user_address FROM achievement_looks WHERE next_at <= $1 ORDER BY next_at, user_address LIMIT $2
 
+-- begin --
+INSERT INTO achievement_looks (user_address, next_at) VALUES ($1, $2) ON CONFLICT DO NOTHING
+
 -- look_again --
 INSERT INTO achievement_looks (user_address, next_at)
 SELECT * FROM unnest($1::text[], $2::timestamptz[])

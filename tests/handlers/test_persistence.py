@@ -42,7 +42,7 @@ class Killed(Exception):
 
 
 async def claims(pool: Pool) -> list[Claim]:
-    await pool.execute("DELETE FROM outbox WHERE job = 'index_block'")  # asked for beside it, no part of this
+    await pool.execute("DELETE FROM outbox WHERE job <> 'persist_block'")  # asked for beside it, no part of this
     found = [await outbox.begin(pool, row["id"]) for row in await pool.fetch("SELECT id FROM outbox ORDER BY id")]
     return [claim for claim in found if claim is not None]
 

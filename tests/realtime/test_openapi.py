@@ -202,6 +202,7 @@ async def goal_calls(me: Client) -> list[tuple[Client, str, str, Any]]:
         (me, "PATCH", f"/v1/goals/{goal_id}", {"name": "Boat"}),
         (me, "DELETE", f"/v1/goals/{spare}", None),
         (me, "GET", "/v1/savings", None),
+        (me, "GET", "/v1/achievements", None),
     ]
 
 
