@@ -139,7 +139,7 @@ SCHEDULE = (
     Periodic("prune_mails", "slow", email.prune, timeout_s=20, minutes=frozenset({50})),
     Periodic("prune_pushes", "slow", push.prune, timeout_s=20, minutes=frozenset({45})),
     Periodic("tell_standings", "quick", standings.tell_waiting, timeout_s=10, seconds=frozenset(range(60))),
-    Periodic("compare_standings", "slow", standings.compare, timeout_s=40, minutes=frozenset(range(3, 60, 5))),
+    Periodic("compare_standings", "slow", standings.compare, timeout_s=20, minutes=frozenset(range(3, 60, 5))),
     Periodic("begin_months", "quick", begin_months, timeout_s=20, seconds=frozenset({0, 20, 40})),
     Periodic("learn_months", "slow", learn_months, timeout_s=20, minutes=frozenset(range(1, 60, 5))),
     Periodic("begin_days", "quick", begin_days, timeout_s=20, seconds=frozenset({10, 30, 50})),

@@ -46,7 +46,7 @@ async def run(tools: Tools, claim: Claim) -> bool:
         return await outbox.done(conn, claim)
 
 
-REPAIR_STANDINGS = Job(standings.REPAIR, "quick", run, timeout_s=30)
+REPAIR_STANDINGS = Job(standings.REPAIR, "quick", run, timeout_s=20)
 
 
 async def tell_waiting(tools: Tools) -> int:

@@ -18,6 +18,7 @@ from config.chains import Chain
 from config.settings import Settings
 from handlers.deps import Deps
 from jobs.__main__ import PATIENCE_S
+from jobs.achievements import EVALUATE
 from jobs.job import Tools
 from jobs.persist import PERSIST_BLOCK
 from jobs.schedule import ask_unpersisted
@@ -204,7 +205,7 @@ class Site:
             tools = Tools(deps, self.warehouse)
             redis = outbox.open_queue(self.settings.queue, "quick")
             closing.push_async_callback(redis.aclose, close_connection_pool=True)
-            worker = Worker(tools, redis, "quick", (PERSIST_BLOCK, INDEX_BLOCK))
+            worker = Worker(tools, redis, "quick", (PERSIST_BLOCK, INDEX_BLOCK, EVALUATE))
             subscriber = Subscriber(self.settings.redis_url, lambda *_: worker.wake(), _nothing, worker.wake)
             await subscriber.start()
             working = worker.start()
