@@ -52,6 +52,8 @@ class Notice:
     read_at: datetime | None = None
     subject: str = ""
     """What a phone is told of once, whatever block includes it; empty: this kind of its transaction."""
+    alone: bool = False
+    """No event of the log has `event_id`: the `notification` itself is all that tells of it."""
 
     @property
     def id(self) -> UUID:

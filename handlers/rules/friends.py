@@ -87,4 +87,5 @@ def notice(
         created_at=at,
         facts={"name": shown, "friend_id": str(row.id)},
         subject=f"{kind}:{key}",
+        alone=True,
     )

@@ -76,7 +76,7 @@ class Inbox:
             Intent(
                 user=notice.user,
                 subject=notice.subject or f"{notice.transaction_id}:{notice.kind}",
-                event_id=notice.event_id,
+                event_id=told_id(notice.user, notice.event_id) if notice.alone else notice.event_id,
                 kind=notice.kind,
                 facts=notice.facts,
                 severity=notice.severity,

@@ -62,6 +62,20 @@ async def befriend(me: Client, you: Client) -> tuple[str, str]:
     return (await listed(me))[0]["id"], got.json["id"]
 
 
+async def test_phones_are_told_of_a_request_and_of_its_acceptance(me: Client, you: Client, pool: Pool) -> None:
+    await ask(me, you.address)
+    [received] = await listed(you, "received")
+    await you.post(f"/v1/friends/{received['id']}/accept")
+    pushes = await pool.fetch(
+        "SELECT p.user_address, p.kind, l.event FROM pushes AS p "
+        "JOIN user_log AS l ON l.user_address = p.user_address AND l.event_id = p.event_id ORDER BY p.created_at"
+    )
+    assert [tuple(row) for row in pushes] == [
+        (you.address, "friend_request", "notification"),
+        (me.address, "friend_accepted", "notification"),
+    ]
+
+
 async def test_a_request_is_asked_told_and_accepted(me: Client, you: Client) -> None:
     await named(me, "Me")
     asked = await ask(me, you.address.upper().replace("0X", "0x"))
