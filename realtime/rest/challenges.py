@@ -8,22 +8,22 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StrictBool, StrictInt, model_validator
+from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from handlers import challenge_invitations as invitations
 from handlers import challenges, standings
 from handlers.challenge_resources import Challenge
 from handlers.challenges import Base, Which
 from handlers.errors import Conflict, NotFound, PreconditionFailed
-from handlers.resources import Resource, Time
+from handlers.resources import Resource
 from handlers.rules.texts import plain
 from realtime.rest import shapes
 from realtime.rest.api import Body, Header, Path, Query, endpoint
 from realtime.rest.call import Answer, Call
 from realtime.rest.changes import Changes, given, is_not
 from realtime.rest.filtering import Moment
-from realtime.rest.friends import DAYS_MAX, USES_MAX
 from realtime.rest.goals import Name, Target
+from realtime.rest.invitations import Invitations, Inviting, NewInvitation
 from realtime.rest.paging import DEFAULT_LIMIT, CursorText, Limit, cursor_of, page, place_of
 from store.challenges import Place
 from store.leaderboards import Leaderboards
@@ -80,34 +80,6 @@ class InvitedFriends(Resource):
     """Friends to invite, by the ids that `GET /v1/friends` gives them."""
 
     friend_ids: Annotated[list[str], Field(min_length=1, max_length=INVITED_AT_ONCE)]
-
-
-class NewLink(Resource):
-    """How often a link may be used, and for how long."""
-
-    uses: Annotated[StrictInt, Field(ge=1, le=USES_MAX)] = 1
-    expires_in_hours: Annotated[StrictInt, Field(ge=1, le=24 * DAYS_MAX)] = 24 * 7
-
-
-class ChallengeLink(Resource):
-    """A link to take part by that stands."""
-
-    id: str
-    uses_left: int
-    expires_at: Time
-    created_at: Time
-
-
-class MadeLink(ChallengeLink):
-    """A link with its token, which is told this once."""
-
-    token: str
-
-
-class ChallengeLinks(shapes.Listed):
-    """Links that stand, newest first."""
-
-    data: list[ChallengeLink]
 
 
 @endpoint("GET", "/v1/challenges", tag="challenges", answers=Challenges, tagged=True)
@@ -268,13 +240,13 @@ async def decline_challenge(call: Call, *, id: ChallengeId) -> None:  # noqa: A0
     "POST",
     "/v1/challenges/{id}/links",
     tag="challenges",
-    answers=MadeLink,
+    answers=NewInvitation,
     scope="command.challenges",
     writes=True,
     status=201,
     problems=(NotFound, Conflict),
 )
-async def make_challenge_link(call: Call, *, id: ChallengeId, body: Annotated[NewLink, Body()]) -> Answer:  # noqa: A002 - the path's own name
+async def make_challenge_link(call: Call, *, id: ChallengeId, body: Annotated[Inviting, Body()]) -> Answer:  # noqa: A002 - the path's own name
     """Make a link to a challenge of your making: whoever has its token can take part, until it ends."""
     lives = timedelta(hours=body.expires_in_hours)
     made = await invitations.make_link(
@@ -283,9 +255,7 @@ async def make_challenge_link(call: Call, *, id: ChallengeId, body: Annotated[Ne
     return Answer(body=made)
 
 
-@endpoint(
-    "GET", "/v1/challenges/{id}/links", tag="challenges", answers=ChallengeLinks, tagged=True, problems=(NotFound,)
-)
+@endpoint("GET", "/v1/challenges/{id}/links", tag="challenges", answers=Invitations, tagged=True, problems=(NotFound,))
 async def list_challenge_links(
     call: Call,
     *,

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import Field, StrictInt
+from pydantic import Field
 
 from handlers import comparisons, friends, invitations
 from handlers.commands import AnyCaseAddress
@@ -17,12 +17,9 @@ from handlers.resources import AddressText, Money, Resource, Time
 from realtime.rest import shapes
 from realtime.rest.api import Body, Path, Query, endpoint
 from realtime.rest.call import Answer, Call
+from realtime.rest.invitations import Invitations, Inviting, NewInvitation
 from realtime.rest.paging import DEFAULT_LIMIT, CursorText, Limit, cursor_of, page, place_of
 from store.friends import Place
-
-USES_MAX = 100
-DAYS_MAX = 30
-"""Bounds of an invitation: a link that is passed on must end by itself."""
 
 FriendId = Annotated[str, Path("Id of a friend or request, as a list gives it.")]
 
@@ -66,34 +63,6 @@ class Asking(Resource):
     """Whom to ask."""
 
     address: AnyCaseAddress
-
-
-class Inviting(Resource):
-    """How often an invitation may be used, and for how long."""
-
-    uses: Annotated[StrictInt, Field(ge=1, le=USES_MAX)] = 1
-    expires_in_hours: Annotated[StrictInt, Field(ge=1, le=24 * DAYS_MAX)] = 24 * 7
-
-
-class Invitation(Resource):
-    """An invitation that stands."""
-
-    id: str
-    uses_left: int
-    expires_at: Time
-    created_at: Time
-
-
-class NewInvitation(Invitation):
-    """An invitation with its token, which is told this once."""
-
-    token: str
-
-
-class Invitations(shapes.Listed):
-    """Invitations that stand, newest first."""
-
-    data: list[Invitation]
 
 
 @endpoint("GET", "/v1/friends", tag="friends", answers=Friends, tagged=True)
