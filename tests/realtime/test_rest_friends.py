@@ -68,7 +68,7 @@ async def test_phones_are_told_of_a_request_and_of_its_acceptance(me: Client, yo
     await you.post(f"/v1/friends/{received['id']}/accept")
     pushes = await pool.fetch(
         "SELECT p.user_address, p.kind, l.event FROM pushes AS p "
-        "JOIN user_log AS l ON l.user_address = p.user_address AND l.event_id = p.event_id ORDER BY p.created_at"
+        "JOIN user_log AS l ON l.user_address = p.user_address AND l.event_id = p.event_id ORDER BY p.kind DESC"
     )
     assert [tuple(row) for row in pushes] == [
         (you.address, "friend_request", "notification"),
