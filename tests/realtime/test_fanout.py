@@ -62,6 +62,20 @@ async def test_an_event_outside_the_log_is_passed_on_as_it_is_and_moves_no_posit
         assert stage.server.hub.catch_ups == 3  # one when each came
 
 
+async def test_an_event_outside_the_log_is_not_for_a_socket_that_is_being_brought_up(redis_url: str) -> None:
+    user = new_user()
+    async with staged(redis_url) as stage, AsyncExitStack() as stack:
+        live = await reader(stage, stack, user)
+        stage.log.gate = asyncio.Event()
+        coming = await stack.enter_async_context(raw(stage.url))
+        await coming.connect(token=f"{user}/s")
+        await until(lambda: stage.log.snapshots == 2)
+        await stage.publish((user, frames.best_effort("leaderboard_update", {"rank": 3})))
+        assert (await live.event())[0] == "leaderboard_update"
+        stage.log.gate.set()
+        assert (await coming.event())[0] == "snapshot"
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_lost_doubled_and_reordered_frames_leave_no_hole_and_no_double(redis_url: str, seed: int) -> None:
     chance = random.Random(seed)
