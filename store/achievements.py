@@ -70,7 +70,10 @@ class BudgetsRow:
 
 @dataclass(frozen=True, slots=True)
 class PointRow:
-    """A position after a block, by which `paid` dollars came in, as `event_id` told (None: nothing, or no price)."""
+    """A position after a block, by which `paid` dollars came in, as `event_id` told (None: nothing, or no price).
+
+    `paid_raw` is what came in by it in base units of the asset, with a price or without.
+    """
 
     chain_id: int
     position_id: str
@@ -80,6 +83,7 @@ class PointRow:
     principal: int | None
     contract: Address
     paid: Decimal | None
+    paid_raw: int
     event_id: str | None
 
 
@@ -256,5 +260,6 @@ def _point(row: asyncpg.Record) -> PointRow:
         principal,
         row["contract"],
         row["paid"],
+        int(row["paid_raw"] or 0),
         row["event_id"],
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -140,25 +141,29 @@ def record(facts: Facts, now: datetime) -> Record:
 def invested(points: Iterable[PointRow]) -> Invested:
     """What was invested after each change, in dollars at the prices at which it was paid in.
 
-    What is taken out takes its part of what was paid in with it, so that yield is neither. A payment without a price
-    adds nothing.
+    What is taken out takes its part of what was paid in with it, by the same block too, so that yield is neither. A
+    payment without a price adds nothing.
     """
     usd: dict[str, Decimal] = {}
     principal: dict[str, int] = {}
     places: dict[str, tuple[int, str]] = {}
     steps: list[tuple[Decimal, str | None]] = []
     spread = 0
-    for point in points:
-        before, after = principal.get(point.position_id, 0), point.principal or 0
-        held = usd.get(point.position_id, Decimal(0))
-        if after < before:
-            held = EXACT.divide(EXACT.multiply(held, Decimal(after)), Decimal(before))
-        usd[point.position_id] = EXACT.add(held, point.paid or Decimal(0)) if after > before else held
-        principal[point.position_id] = after
-        places.pop(point.position_id, None)
-        if point.shares or after:
-            places[point.position_id] = (point.chain_id, point.contract)
-        steps.append((_sum(usd.values()), point.event_id))
+    # What moves from one position to another in a block was never in both.
+    for _, block in groupby(points, key=lambda point: (point.chain_id, point.block_number)):
+        told: str | None = None
+        for point in block:
+            key, after = point.position_id, point.principal or 0
+            whole = principal.get(key, 0) + point.paid_raw
+            usd[key] = EXACT.add(usd.get(key, Decimal(0)), point.paid or Decimal(0))
+            if after < whole:
+                usd[key] = EXACT.divide(EXACT.multiply(usd[key], Decimal(after)), Decimal(whole))
+            principal[key] = after
+            places.pop(key, None)
+            if point.shares or after:
+                places[key] = (point.chain_id, point.contract)
+            told = point.event_id or told
+        steps.append((_sum(usd.values()), told))
         spread = max(spread, len(set(places.values())))
     return Invested(steps, spread)
 

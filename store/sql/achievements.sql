@@ -61,17 +61,19 @@ SELECT user_address, since, total, by_category FROM budget_history
 WHERE user_address = ANY ($1::text[]) ORDER BY user_address, since
 
 -- points --
--- How positions stood after each block that changed them, with what was paid in by that block: dollars, and the event
--- that told of it.
+-- How positions stood after each block that changed them, with what that block paid in: dollars, base units of the asset,
+-- and the event that told of it. A V2 account's row names what lies in it, its position also where.
 SELECT p.user_address, p.chain_id, p.position_id, p.block_number, p.block_time, p.shares, p.principal,
-       i.contract, d.paid, d.event_id
+       i.contract, d.paid, d.paid_raw, d.event_id
 FROM position_points AS p
 JOIN investment_positions AS i ON i.user_address = p.user_address AND i.position_id = p.position_id
 LEFT JOIN LATERAL (
-    SELECT sum(t.usd) AS paid, max(t.event_id) AS event_id FROM transactions AS t
+    SELECT sum(t.usd) AS paid, sum(t.amount) AS paid_raw, max(t.event_id) AS event_id FROM transactions AS t
     WHERE t.user_address = p.user_address AND t.chain_id = p.chain_id AND t.block_hash = p.block_hash AND t.canonical
-        AND t.role = 'owner' AND t.identifier = p.position_id
-        AND (t.type IN ('vault_deposit', 'yield_lock') OR (t.type = 'account_operation' AND t.direction = 'in'))
+        AND t.role = 'owner' AND t.token = i.asset_address
+        AND ((t.type IN ('vault_deposit', 'yield_lock') AND t.identifier = p.position_id)
+            OR (t.type = 'account_operation' AND t.direction = 'in'
+                AND concat_ws(':', t.chain_id, t.wallet, t.identifier) = p.position_id))
 ) AS d ON true
 WHERE p.user_address = ANY ($1::text[])
 ORDER BY p.user_address, p.block_time, p.chain_id, p.block_number, p.position_id
