@@ -12,6 +12,8 @@ from asyncpg import Record
 from handlers import chain_events as ce
 from handlers import snapshot
 from handlers.deps import Deps
+from handlers.rules import achievements as rules
+from store import achievements
 from store.postgres import Connection
 from tests.recompute import recompute, shown
 from tests.sim.chain import decoded, held_at
@@ -56,6 +58,7 @@ async def faults_of(outcome: Outcome) -> list[str]:
     lines = [line for client in outcome.clients for line in client.failures]
     for user in outcome.users:
         lines += await _user(outcome, user)
+    lines += await _achievements(outcome)
     lines += await _ledger(outcome)
     lines += await _stream(outcome)
     lines += await _persisted(outcome)
@@ -139,6 +142,19 @@ def _frames(outcome: Outcome, user: str, log: Mapping[int, Any], *, epoch: str) 
             if offset != f"{epoch}:{payload['seq']}" or log.get(payload["seq"]) != (event, payload):
                 lines.append(f"{user}: {event} {offset} was published and is not in the log")
     return lines
+
+
+async def _achievements(outcome: Outcome) -> list[str]:
+    """What is held is what the facts say, now that all who were to be looked at were."""
+    lines = []
+    facts = await achievements.facts(outcome.conn, outcome.users)
+    held = await achievements.held(outcome.conn, outcome.users)
+    for user, known in facts.items():
+        codes = [row.code for row in held[user]]
+        left = rules.difference(rules.record(known, outcome.deps.now()), codes)
+        lines += [f"{user}: {rule.code} was earned and is not held" for rule in left.unlocked]
+        lines += [f"{user}: {code} is held and was not earned" for code in left.revoked]
+    return lines + [f"{user} has no facts" for user in outcome.users if user not in facts]
 
 
 async def _ledger(outcome: Outcome) -> list[str]:

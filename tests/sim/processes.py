@@ -21,7 +21,7 @@ from jobs.__main__ import PATIENCE_S
 from jobs.achievements import EVALUATE
 from jobs.job import Tools
 from jobs.persist import PERSIST_BLOCK
-from jobs.schedule import ask_unpersisted
+from jobs.schedule import ask_unpersisted, close_days
 from jobs.search import INDEX_BLOCK
 from jobs.worker import Worker
 from realtime.app import SERVER, build
@@ -221,11 +221,12 @@ class Site:
 
 
 async def _sweep(tools: Tools) -> None:
-    """What arq's cron would start every five seconds, by our time."""
+    """What arq's cron would start, every five seconds by our time."""
     while True:
         await asyncio.sleep(5)
         try:
             await ask_unpersisted(tools)
+            await close_days(tools)
         except outbox.AWAY:
             continue
 

@@ -21,6 +21,7 @@ from asyncpg import PostgresError
 from handlers.deps import Deps
 from jobs.persist import PERSIST_BLOCK
 from jobs.worker import ARQ_EXTRA_S
+from store import achievements
 from store.feed import Publisher
 from store.postgres import Connection, Pool, connect, open_pool
 from tests.sim import checks
@@ -359,6 +360,8 @@ class World:
         changes = await self.conn.fetchval("SELECT count(*) FROM ledger_changes")
         if outbox or late or changes:
             waits.append(f"{outbox} jobs wait, {late} blocks and {changes} changes are not persisted")
+        if due := await achievements.due(self.conn, _clock(), limit=PEOPLE):
+            waits.append(f"the achievements of {due} are to be looked at")
         rows = await self.conn.fetch("SELECT user_address, seq FROM user_counters")
         seqs = {row["user_address"]: row["seq"] for row in rows}
         waits += [
