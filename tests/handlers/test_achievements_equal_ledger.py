@@ -250,9 +250,9 @@ async def habit(world: World, who: int, what: str, times: int) -> None:
         case "spread":
             at_once = [("invest", who, 400 * USD), ("lock", who, 0, 400 * USD), ("operate", who, 0, 1, 400 * USD, 0)]
             await block(world, [[action] for action in at_once[:times]], 2)
-        case "shift":  # from the vault to an account, in one block and from one to the other
-            await block(world, [[("invest", who, 900 * USD)]], 2)
-            await block(world, [[("divest", who, 900 * USD), ("operate", who, 0, 0, 850 * USD, 0)]], 2)
+        case "shift":  # from an account to the vault, in one block and from one to the other
+            await block(world, [[("operate", who, 0, 0, 900 * USD, 0)]], 2)
+            await block(world, [[("operate", who, 1, 0, 900 * USD, 0), ("invest", who, 850 * USD)]], 2)
         case "reach":
             for number in range(min(times, 6)):
                 made = Base(f"goal {number}", Decimal(10), Decimal(10), None, None, None)
@@ -436,6 +436,12 @@ async def check(life: Life, first: Mapping[Address, Mapping[str, Any]]) -> None:
         held = {row["code"] for row in rows}
         assert held - KEPT == await verdict(life.pool, user, life.world.clock)
         assert await kept_by_hand(life.pool, user, life.world.clock) <= held & KEPT <= life.ever[user]
+        shown = await life.pool.fetch(
+            """SELECT a.code FROM notifications AS n JOIN achievements AS a USING (user_address, event_id)
+               WHERE n.user_address = $1 AND n.corrected_at IS NULL""",
+            user,
+        )
+        assert sorted(row["code"] for row in shown) == sorted(held - BRONZE)
         told = await life.world.bench.told(user)
         assert check_told(told) == held
         since = [each for each in told if each[1]["seq"] > first[user]["seq"]]
@@ -475,6 +481,11 @@ def configured(make_settings: Callable[..., Settings]) -> Settings:
 # What a V2 account holds counts as invested; what moves from one place to another in a block is not invested twice.
 @example(history=[(("block", [[("operate", 0, 0, 0, 4000 * USD, 0)]], 2), "")], zone="UTC")
 @example(history=[(("habit", 0, "shift", 3), "once")], zone="UTC")
+# Nothing but the request of what happened last: a reorg, a category by hand.
+@example(history=[(("spree", 0, 100), "once"), (("fork", 1), "")], zone="UTC")
+@example(history=[(("block", [[("spend", 0, WALLET, b"food", USDC, 40 * USD, 0, 0)]], 2), ""),
+                  (("block", [[("pay", 0, 2, 600 * USD)]], 2), ""), (("wait", 35), "once"),
+                  (("choose", 0, 0, CATEGORIES[0], False), "")], zone="UTC")  # fmt: skip
 @given(history=st.lists(st.tuples(steps, seen), min_size=10, max_size=30), zone=st.sampled_from(ZONES))
 @settings(
     max_examples=25,
