@@ -88,6 +88,7 @@ steps = st.one_of(
     forks,
     forks,
     st.tuples(st.just("return"), st.integers(1, 4)),
+    st.tuples(st.just("settle")),
     st.tuples(st.just("abroad"), whose),
     st.tuples(st.just("home"), st.just(0)),
     st.tuples(st.just("choose"), whose, st.integers(0, 3), st.sampled_from(CATEGORIES[:2]), st.booleans()),
@@ -233,6 +234,8 @@ async def step(life: Life, kind: str, rest: list[Any]) -> None:
                 world.bench.deps, life.users[who], {"time_zone": zone}, if_match=None,
                 caller=Caller("", ""), budgets_told=budgets.told,
             )  # fmt: skip
+        case "settle":
+            await life.settle()
         case "jobs":
             await life.job(*rest)
 
@@ -482,9 +485,9 @@ def configured(make_settings: Callable[..., Settings]) -> Settings:
 @example(history=[(("block", [[("operate", 0, 0, 0, 4000 * USD, 0)]], 2), "")], zone="UTC")
 @example(history=[(("habit", 0, "shift", 3), "once")], zone="UTC")
 # Nothing but the request of what happened last: a reorg, a category by hand.
-@example(history=[(("spree", 0, 100), "once"), (("fork", 1), "")], zone="UTC")
+@example(history=[(("spree", 0, 100), ""), (("settle",), ""), (("fork", 1), "")], zone="UTC")
 @example(history=[(("block", [[("spend", 0, WALLET, b"food", USDC, 40 * USD, 0, 0)]], 2), ""),
-                  (("block", [[("pay", 0, 2, 600 * USD)]], 2), ""), (("wait", 35), "once"),
+                  (("block", [[("pay", 0, 2, 600 * USD)]], 2), ""), (("wait", 35), ""), (("settle",), ""),
                   (("choose", 0, 0, CATEGORIES[0], False), "")], zone="UTC")  # fmt: skip
 @given(history=st.lists(st.tuples(steps, seen), min_size=10, max_size=30), zone=st.sampled_from(ZONES))
 @settings(
