@@ -8,7 +8,7 @@ not matter how often, how late or in which order looks happen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from config import keys
@@ -30,6 +30,8 @@ from store.records import Address, Draft, Frame
 
 Shown = Mapping[str, object]
 
+RETRY = timedelta(minutes=5)
+"""When those are looked at again of whom one's turn failed: soon, and not with every look at the clock."""
 AT_ONCE = 100
 """Users whose facts one round of queries reads."""
 
@@ -96,9 +98,10 @@ async def _evaluate(deps: Deps, users: Sequence[Address]) -> int:
     told = await one_by_one(deps, [(user, partial(_tell, deps)) for user in moved], name="evaluate")
     if told:
         await deps.publisher.wake(keys.JOBS_WAKE)
-    await rows.look_again(
-        deps.pool, {user: rules.next_look(now, known.person.time_zone) for user, known in facts.items()}
-    )
+    looks = {user: rules.next_look(now, known.person.time_zone) for user, known in facts.items()}
+    if told < len(moved):
+        looks |= dict.fromkeys(moved, now + RETRY)
+    await rows.look_again(deps.pool, looks)
     return told
 
 

@@ -236,3 +236,20 @@ async def test_blocks_reverts_and_changes_ask_for_a_look(world: World) -> None:
     assert await asked() == []  # Bob never signed in
     await set_budget(world.bench.deps, ALICE, None, Decimal(1))
     assert await asked() == [{"user": ALICE}]
+
+
+async def test_look_that_fails_is_made_again_soon(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await set_budget(world.bench.deps, ALICE, None, Decimal(100))
+    await world.pay(60)
+    world.at(DECEMBER + timedelta(seconds=1))
+
+    async def fail(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rows, "unlock", fail)
+        assert await world.look() == 0
+    assert await achievements.close_days(world.bench.deps, limit=10) == 0
+    world.at(DECEMBER + timedelta(minutes=6))
+    assert await achievements.close_days(world.bench.deps, limit=10) == 1
+    assert "BUDGET_SAVER" in await world.codes()
