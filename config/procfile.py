@@ -17,9 +17,6 @@ from honcho.environ import parse_procfile
 from config.embedded import children
 from config.embedded.children import Launch
 
-PATIENCE_S = 5.0
-"""Time all processes together have to stop (s): they drain sockets and finish a block; what takes longer is killed."""
-
 
 class Processes:
     """The processes of one Procfile. `logs`: folder for what each says; None lets them write to our own output."""
@@ -56,8 +53,8 @@ class Processes:
         return ""
 
     def stop(self) -> None:
-        """Stop all, the last started first."""
-        deadline = time.monotonic() + PATIENCE_S
+        """Stop all, the last started first, in the time that one child has; what takes longer is killed."""
+        deadline = time.monotonic() + children.PATIENCE_S
         while self._running:
             _, child = self._running.popitem()
             children.end(child, patience_s=max(0.1, deadline - time.monotonic()))

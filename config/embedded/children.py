@@ -83,7 +83,11 @@ def _die_with(parent: int, death_signal: signal.Signals) -> Callable[[], None]:
     return in_child
 
 
-def end(child: subprocess.Popen[bytes], *, ask: signal.Signals = signal.SIGTERM, patience_s: float = 5) -> int:
+PATIENCE_S = 15.0
+"""Time a child has to stop (s): a worker ends its turn, which may wait for Redis, and gives its jobs 5 s."""
+
+
+def end(child: subprocess.Popen[bytes], *, ask: signal.Signals = signal.SIGTERM, patience_s: float = PATIENCE_S) -> int:
     """Ask a child to stop, kill its whole group when it does not in time, and return its exit code."""
     if child.poll() is None:
         child.send_signal(ask)
