@@ -88,7 +88,7 @@ AI_CALLS = Counter("expendi_ai_calls", "Calls of language models, by provider an
 CATEGORIZED = Counter("expendi_categorized", "Spends that a job judged, by whose answer counts.", ["by"])
 
 JOBS = Counter("expendi_jobs", "Jobs run, by name and outcome.", ["job", "outcome"])
-TURNS_FAILED = Counter("expendi_turns_failed", "Users for whom the clock's work failed, by its name.", ["work"])
+TURNS_FAILED = Counter("expendi_turns_failed", "Users or challenges whose turn of the clock's work failed.", ["work"])
 JOB_SECONDS = Histogram("expendi_job_seconds", "Time one attempt of a job took (s).", ["job"], buckets=_LATENCY_S)
 PERSIST_LAG_SECONDS = Gauge("expendi_persist_lag_seconds", "Age of the oldest committed change not yet persisted (s).")
 ANALYTICS_DIFFERENCES = Gauge(

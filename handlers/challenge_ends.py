@@ -6,6 +6,7 @@ on after a stop, or at the same time as another worker, finds what is left, and 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from uuid import UUID
 
 import structlog
 
-from config import keys
+from config import keys, metrics
 from handlers.challenge_scores import look_at
 from handlers.challenges import resources
 from handlers.deps import Deps
@@ -61,15 +62,27 @@ DONE = Step(more=False)
 
 
 async def advance(deps: Deps, follow: Follow, *, is_over: Callable[[], bool]) -> int:
-    """Go on with every challenge that has ended or was cancelled until nothing can be done; returns the steps."""
+    """Go on with all that have ended or were cancelled, a step of each in turn, until nothing can be done.
+
+    Returns the steps. One that fails costs only itself: it is logged and counted, and due at the next look.
+    """
     steps = 0
-    for challenge in await unfinished(deps):
-        step = Step(more=True)
-        while step.more and not is_over():
-            step = await go_on(deps, challenge, step.after)
+    left = deque((challenge, FIRST) for challenge in await unfinished(deps))
+    while left and not is_over():
+        challenge, after = left.popleft()
+        try:
+            step = await go_on(deps, challenge, after)
             if step.scores:
                 await follow(challenge, step.scores)
-            steps += step.more
+        except Exception as error:  # whatever the rows of one make of it, the others go on
+            if is_passing(error):
+                raise
+            metrics.TURNS_FAILED.labels("end_challenges").inc()
+            logger.exception("challenge_end_failed", challenge=str(challenge))
+            continue
+        if step.more:
+            left.append((challenge, step.after))
+            steps += 1
     return steps
 
 

@@ -63,7 +63,8 @@ def state(row: ChallengeRow, now: datetime) -> State:
         return "cancelled"
     if row.settled_at is not None:
         return "settled"
-    if now >= row.ends_at:
+    # Once it was told it is so for everyone, also for a process whose clock is behind.
+    if now >= row.ends_at or row.ended_at is not None:
         return "ended"
     return "running" if now >= row.starts_at else "upcoming"
 

@@ -15,13 +15,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from handlers import challenge_ends, challenge_scores
-from handlers.challenge_ends import DONE
+from handlers import challenge_ends, challenge_scores, challenges
+from handlers.challenge_ends import DONE, Step
 from handlers.deps import Deps
+from handlers.errors import Conflict
 from handlers.events import BY_NAME
 from store import challenges as rows
 from store import log, notifications
+from store.audit import Caller
 from store.challenge_scores import ScoreRow
+from store.challenges import FIRST
 from store.postgres import Pool
 from store.records import Address
 from tests.conftest import MakeSettings
@@ -252,6 +255,68 @@ async def test_one_who_can_not_be_measured_any_more_holds_up_nobody(world: World
     world.now = END
     await world.advance()
     assert await world.ranks() == dict(zip(world.people, [1, 1, 3], strict=True))
+
+
+async def another(world: World, *, days: int) -> UUID:
+    """A second challenge, which ends so many days after the first."""
+    id_ = uuid4()
+    await world.pool.execute(
+        """INSERT INTO challenges (id, name, measure, visibility, starts_at, ends_at)
+           VALUES ($1, 'No tea', 'no_spend_days', 'public', $2, $3)""",
+        id_,
+        START,
+        END + timedelta(days=days),
+    )
+    return id_
+
+
+async def test_a_challenge_whose_turn_fails_holds_up_no_other_and_is_looked_at_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.join(2)
+    other = await another(world, days=1)
+    world.now = END + timedelta(days=9)
+    with monkeypatch.context() as patch:
+        go_on = challenge_ends.go_on
+
+        async def broken(deps: Deps, challenge: UUID, after: UUID = FIRST) -> Step:
+            if challenge == world.challenge:
+                raise ValueError("rows nobody thought of")
+            return await go_on(deps, challenge, after)
+
+        patch.setattr(challenge_ends, "go_on", broken)
+        await world.advance()
+    row = await rows.one(world.pool, other)
+    assert row is not None
+    assert (row.closed_at, (await world.row()).ended_at) == (world.now, None)
+    await world.advance()
+    assert (await world.row()).closed_at == world.now
+
+
+async def test_a_long_one_keeps_no_other_waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(challenge_ends, "BATCH", 1)
+    await world.join(8)
+    other = await another(world, days=1)
+    world.now = END + timedelta(days=9)
+    await world.advance(steps=8)
+    row = await rows.one(world.pool, other)
+    assert row is not None
+    assert (row.ended_at, (await world.row()).ended_at) == (world.now, None)
+
+
+async def test_nobody_comes_or_goes_once_it_was_told_to_have_ended_whatever_their_clock_says(world: World) -> None:
+    await world.pool.execute("UPDATE challenges SET visibility = 'public'")
+    await world.join(2)
+    late = make_address("late", world.challenge)
+    await sign_in(world.pool, late)
+    world.now = END
+    await world.advance()
+    world.now = END - timedelta(seconds=2)
+    with pytest.raises(Conflict):
+        await challenges.join(world.deps, late, world.challenge, caller=Caller())
+    with pytest.raises(Conflict):
+        await challenges.leave(world.deps, world.people[0], world.challenge, caller=Caller())
+    assert set(await world.ranks()) == set(world.people)
 
 
 async def test_who_has_left_is_neither_ranked_nor_told(world: World) -> None:
