@@ -353,12 +353,14 @@ async def leave(deps: Deps, user: Address, challenge: UUID, *, caller: Caller) -
     """Take part no longer; raises NotFound, or Conflict once it has ended. Twice is once."""
 
     async def body(change: Change) -> None:
+        part = await rows.participation(change.tx, challenge, user)
+        if part is not None and part.left_at is not None:
+            return  # asked first, since a private challenge is not there any more for who has left it
         row, _ = await seen(change.tx, user, challenge)
         locked = await rows.locked(change.tx, row.id)
         if locked is None:
             raise unknown()
-        part = await rows.participation(change.tx, challenge, user)
-        if part is None or part.left_at is not None:
+        if part is None:
             return
         if rules.state(locked, change.now) not in ("upcoming", "running"):
             raise Conflict("This challenge is over; who took part stays in it.")
