@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Literal
 from zoneinfo import ZoneInfo
 
+from handlers.resources import Tier
 from handlers.rules.calendar import month_of
 from handlers.rules.goals import day_of
 from handlers.rules.money import dollars
@@ -23,7 +24,6 @@ from handlers.rules.prices import EXACT
 from handlers.rules.trends import midnight
 from store.achievements import BudgetsRow, Counted, DayRow, Facts, MonthRow, PointRow
 
-Tier = Literal["bronze", "silver", "gold", "platinum"]
 Unit = Literal["times", "days", "weeks", "months", "usd"]
 
 KIND = "achievement_unlocked"

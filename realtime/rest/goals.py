@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StrictInt, WithJsonSchema, model_val
 from handlers import goal_edits, goals
 from handlers.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from handlers.goal_edits import Base, Wanted
-from handlers.resources import Goal, Insight, Money, Ratio, Resource
+from handlers.resources import Goal, Insight, Resource
 from handlers.rules.texts import plain
 from realtime.rest import shapes
 from realtime.rest.api import Body, Header, Path, endpoint
@@ -21,6 +21,7 @@ from realtime.rest.call import Answer, Call
 from realtime.rest.categories import Id
 from realtime.rest.changes import Changes, given, is_not
 from realtime.rest.paging import DEFAULT_LIMIT, CursorText, Limit, cursor_of, page, place_of
+from realtime.rest.summary import SavingsAccount
 
 NAME_MAX = 100
 """Characters of a name that is shown."""
@@ -67,15 +68,9 @@ Target = Annotated[Dollars, AfterValidator(_target)]
 GoalId = Annotated[str, Path("Goal id.")]
 
 
-class Savings(Resource):
+class Savings(SavingsAccount):
     """The savings of a user: every goal, what is in them, and what they earned. `averageAPY` is weighted by value."""
 
-    total_balance: Money
-    total_yield: Money
-    goals_progress: list[Goal]
-    completed_goals: int
-    average_apy: Ratio | None = Field(alias="averageAPY")
-    unpriced: int
     insights: list[Insight]
 
 
