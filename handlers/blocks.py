@@ -16,7 +16,7 @@ from config.chains import Chain
 from config.settings import Settings
 from handlers import budgets, challenge_scores, goals, investments, sharing, yields
 from handlers.chain_events import ChainEvent, DecodedBlock, SpentFromBucket, TokenTransfer, WalletEvent
-from handlers.committed import Committed, block_message, request_evaluation_of_block, request_persistence
+from handlers.committed import Committed, block_message, request_what_follows
 from handlers.routes import dispatch
 from handlers.rules.book import Book
 from handlers.rules.categorize import Subject
@@ -135,11 +135,9 @@ async def apply(
     await feeds.record(tx, chain.id, ref, prices.read)
     await yields.save_prices(tx, block, values=values, opened=bool(openings))
     await cursors.count_rows(tx, chain.id, block.hash, rows)
+    await request_what_follows(tx, chain.id, ref, generation=generation, has_rows=bool(rows), has_told=bool(frames))
     if rows:
-        await request_persistence(tx, chain.id, ref)
         await challenge_scores.request_of_block(tx, chain.id, ref, users)
-    if frames:
-        await request_evaluation_of_block(tx, chain.id, ref, generation=generation)
     message = block_message(
         chain.id, ref, block.parent_hash, time=block.time, kind="apply", transactions=rows, users=users
     )

@@ -56,20 +56,28 @@ def block_message(
 
 
 async def request_persistence(tx: Tx, chain_id: int, ref: BlockRef) -> None:
-    """Ask for the block's rows to be persisted and indexed as they are once this transaction commits.
+    """Ask for the block's rows to be persisted and indexed as they are once this transaction commits."""
+    await outbox.request_each(tx, _persistence(chain_id, ref))
 
-    Two jobs, since search need not wait for ClickHouse; one statement, since the block waits for it.
+
+async def request_what_follows(
+    tx: Tx, chain_id: int, ref: BlockRef, *, generation: int, has_rows: bool, has_told: bool
+) -> None:
+    """Ask for what follows from a block that came or went: its rows persisted, achievements of its users looked at.
+
+    One statement for all of it, since the block waits for it.
     """
+    args = {"chainId": chain_id, "hash": ref.hash, "generation": generation}
+    evaluation = [Wanted("quick", EVALUATE, args)] if has_told else []
+    await outbox.request_each(tx, [*(_persistence(chain_id, ref) if has_rows else []), *evaluation])
+
+
+def _persistence(chain_id: int, ref: BlockRef) -> list[Wanted]:
+    """Two jobs, since search need not wait for ClickHouse."""
     args = {"chainId": chain_id, "number": ref.number, "hash": ref.hash}
-    await outbox.request_each(tx, [Wanted("quick", "persist_block", args), Wanted("quick", "index_block", args)])
+    return [Wanted("quick", "persist_block", args), Wanted("quick", "index_block", args)]
 
 
 async def request_evaluation(tx: Tx, users: Iterable[Address]) -> None:
     """Ask for the achievements of these users to be looked at once this transaction commits."""
     await outbox.request_each(tx, [Wanted("quick", EVALUATE, {"user": user}) for user in sorted(users)])
-
-
-async def request_evaluation_of_block(tx: Tx, chain_id: int, ref: BlockRef, *, generation: int) -> None:
-    """Ask for the achievements of everyone whom a block concerned, when it came or when it went."""
-    args = {"chainId": chain_id, "hash": ref.hash, "generation": generation}
-    await outbox.request(tx, "quick", EVALUATE, args)

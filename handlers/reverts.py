@@ -13,7 +13,7 @@ import orjson
 from config.chains import Chain
 from handlers import budgets, challenge_scores, goals, sharing
 from handlers import yields as investments
-from handlers.committed import Committed, block_message, request_evaluation_of_block, request_persistence
+from handlers.committed import Committed, block_message, request_what_follows
 from handlers.events import (
     BucketUpdate,
     BudgetAlert,
@@ -101,11 +101,16 @@ async def revert(tx: Tx, chain: Chain, *, before: Cursor, now: datetime) -> Comm
         drafts += await _corrections(tx, restored, user, mine, less.get(user, ()), now=now)
     await budgets.save(tx, restored.purses.values())
     frames = await log.append(tx, counters, drafts, at=now)
+    await request_what_follows(
+        tx,
+        chain.id,
+        block.ref,
+        generation=block.generation - 1,
+        has_rows=bool(block.transactions),
+        has_told=bool(frames),
+    )
     if block.transactions:
-        await request_persistence(tx, chain.id, block.ref)
         await challenge_scores.request_of_block(tx, chain.id, block.ref, concerned)
-    if frames:
-        await request_evaluation_of_block(tx, chain.id, block.ref, generation=block.generation - 1)
     message = block_message(
         chain.id,
         block.ref,
